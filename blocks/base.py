@@ -1,0 +1,97 @@
+"""What every long-range block promises: the contract the registry, the plan and the contract suite rely on.
+
+A block maps a feature map to a feature map of the same shape, ``[B, C, T, H, W] -> [B, C, T, H, W]``, and lets every
+position see positions far away. It is built for the map it is inserted at (`Shape`, without the batch axis) but runs
+on any batch size, and on other map sizes unless its docstring says otherwise.
+
+Each block is one file for one paper: its frozen config lives in `blocks.configs` (readable without torch, so that
+plans are fast), its module and its closed-form cost live together in the block's own file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from blocks.configs import BlockConfig, Shape
+
+ConfigT = TypeVar("ConfigT", bound=BlockConfig)
+
+Position = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one forward pass of one clip (batch of one) costs, by the block's definition.
+
+    Attributes:
+        macs: executed multiply-accumulates, attention products included (1 MAC = 2 FLOPs).
+        params: learnable parameters.
+        peak_activation_elements: the largest sum of tensor elements that the plain (reference) evaluation holds at
+            one moment, input and output included, without gradients.
+        product_macs: the part of `macs` spent in products of two activations (attention), which the module hooks
+            behind the published numbers cannot see.
+    """
+
+    macs: int
+    params: int
+    peak_activation_elements: int
+    product_macs: int = 0
+
+
+class Block(nn.Module, ABC, Generic[ConfigT]):
+    """Base class of all long-range blocks.
+
+    Args:
+        config: the frozen choices of this block.
+        shape: the map it is inserted at, `(channels, frames, height, width)`.
+
+    Raises:
+        ValueError: the config does not fit the shape; the message lists every problem.
+    """
+
+    identity_at_start: ClassVar[bool] = False
+
+    def __init__(self, config: ConfigT, shape: Shape) -> None:
+        super().__init__()
+        problems = config.problems(shape)
+        if problems:
+            raise ValueError(f"block {config.name!r} cannot be inserted at {shape}: " + "; ".join(problems))
+        self.config: ConfigT = config
+        self.shape = shape
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[B, C, T, H, W]` to the same shape."""
+
+    @classmethod
+    @abstractmethod
+    def closed_form(cls, config: Any, shape: Shape) -> Cost:
+        """The cost of this block for one clip of `shape`, as a formula; equals what really runs."""
+
+    def cost(self, shape: Shape | None = None) -> Cost:
+        """`closed_form` for this block's config at `shape` (default: the shape it was built for)."""
+        return self.closed_form(self.config, shape or self.shape)
+
+    def problems(self, shape: Shape) -> list[str]:
+        """Why this block's config does not fit `shape`; empty if it does."""
+        return self.config.problems(shape)
+
+    def attention(self, x: Tensor, position: Position) -> Tensor | None:
+        """How strongly each position of one clip feeds the output at `position = (t, h, w)`.
+
+        Args:
+            x: `[B, C, T, H, W]`.
+            position: the reference position `(t, h, w)`, 0-based.
+
+        Returns:
+            `[B, G, T, H, W]`, one map per group, head or scale, never formed through the N x N map;
+            None for blocks without a spatial attention map.
+        """
+        return None
+
+    def extra_repr(self) -> str:
+        return f"{self.config}, shape={tuple(self.shape)}"

@@ -1,0 +1,139 @@
+"""Name -> block. Built-in blocks are listed here by name and import path; others register themselves.
+
+Three ways for somebody else's block: the decorator `register_block`, the entry-point group ``longrange.blocks`` of an
+installed package, or ``"module:Class"`` as the name in a sweep. None of them touches this project's files.
+Reading names and configs of the built-in blocks does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from blocks import configs
+from blocks.configs import BlockConfig, Shape
+
+if TYPE_CHECKING:
+    from blocks.base import Block, Cost
+
+ENTRY_POINT_GROUP = "longrange.blocks"
+
+BUILTIN: Mapping[str, tuple[type[BlockConfig], str]] = {
+    "none": (configs.NoneConfig, "blocks.none:NoBlock"),
+    "nl": (configs.NonLocalConfig, "blocks.non_local:NonLocal"),
+    "hgnl": (configs.HGNLConfig, "blocks.hgnl:HGNL"),
+    "rnl": (configs.RNLConfig, "blocks.rnl:RNL"),
+    "se_rnl": (configs.SERNLConfig, "blocks.chain:SERNL"),
+    "pnl": (configs.PNLConfig, "blocks.pnl:PNL"),
+    "bat": (configs.BATConfig, "blocks.bat:BAT"),
+    "se": (configs.SEConfig, "blocks.se:SE"),
+    "cbam": (configs.CBAMConfig, "blocks.cbam:CBAM"),
+    "gc": (configs.GCConfig, "blocks.gc:GC"),
+    "cgnl": (configs.CGNLConfig, "blocks.cgnl:CGNL"),
+    "cgd": (configs.CGDConfig, "blocks.cgd:CGD"),
+}
+
+_registered: dict[str, type[Block[Any]]] = {}
+
+BlockT = TypeVar("BlockT", bound="type[Block[Any]]")
+
+
+class UnknownBlock(ValueError):
+    """A block name that nothing registered; the message lists the known ones."""
+
+
+def register_block(name: str) -> Callable[[BlockT], BlockT]:
+    """Class decorator: make a block known under `name`.
+
+    The class needs an attribute `Config`, a frozen dataclass derived from `BlockConfig`.
+
+    Raises:
+        ValueError: the name is taken by another class.
+    """
+
+    def register(block: BlockT) -> BlockT:
+        known = _registered.get(name)
+        same = known is not None and (known.__module__, known.__qualname__) == (block.__module__, block.__qualname__)
+        if name in BUILTIN or (known is not None and not same):
+            raise ValueError(f"block name {name!r} is taken; choose another for {block.__qualname__}")
+        _registered[name] = block
+        return block
+
+    return register
+
+
+def block_names() -> list[str]:
+    """Every known block name: built in, registered by decorator, and installed as entry point."""
+    installed = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return [*BUILTIN, *sorted((installed | set(_registered)) - set(BUILTIN))]
+
+
+def config_type(name: str) -> type[BlockConfig]:
+    """The config class of block `name`; does not import torch for the built-in blocks."""
+    if name in BUILTIN:
+        return BUILTIN[name][0]
+    config: type[BlockConfig] = block_type(name).Config  # type: ignore[attr-defined]
+    return config
+
+
+def block_type(name: str) -> type[Block[Any]]:
+    """The class of block `name`; imports its module.
+
+    Raises:
+        UnknownBlock: no such block.
+    """
+    if name in BUILTIN:
+        return _load(BUILTIN[name][1])
+    if name in _registered:
+        return _registered[name]
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name == name:
+            loaded: type[Block[Any]] = point.load()
+            return loaded
+    if ":" in name:
+        return _load(name)
+    close = get_close_matches(name, block_names(), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise UnknownBlock(f"unknown block {name!r}; known blocks: {', '.join(block_names())}{hint}")
+
+
+def parse_config(given: Mapping[str, Any]) -> BlockConfig:
+    """A validated config from a mapping with the block's `name` and any of its fields.
+
+    Raises:
+        UnknownBlock: no such block.
+        ValueError: an unknown field or an invalid value; every problem is listed.
+    """
+    fields = dict(given)
+    name = fields.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(f"a block needs a 'name', given {dict(given)}; known blocks: {', '.join(block_names())}")
+    return config_type(name).parse(fields)
+
+
+def config_dict(config: BlockConfig) -> dict[str, Any]:
+    """The inverse of `parse_config`, defaults included, ready for JSON."""
+    return {"name": config.name, **asdict(config)}
+
+
+def build(config: BlockConfig, shape: Shape) -> Block[Any]:
+    """Construct the block that belongs to `config` for a map of `shape`."""
+    return block_type(config.name)(config, shape)
+
+
+def closed_form(config: BlockConfig, shape: Shape) -> Cost:
+    """The closed-form cost of the block that belongs to `config` at `shape`."""
+    return block_type(config.name).closed_form(config, shape)
+
+
+def _load(path: str) -> type[Block[Any]]:
+    module, _, qualname = path.partition(":")
+    try:
+        loaded: type[Block[Any]] = getattr(importlib.import_module(module), qualname)
+    except (ImportError, AttributeError) as error:
+        raise UnknownBlock(f"cannot load block {path!r}: {error}") from error
+    return loaded
