@@ -1,1 +1,1 @@
-"""Placeholder docstring replaced by its owner."""
+"""What is trained and measured: backbones, data, recipes, protocols, training, counting."""
