@@ -1,1 +1,1 @@
-"""Placeholder docstring replaced by its owner."""
+"""Answers: analysis of the ledger, figures, tables, report and app."""

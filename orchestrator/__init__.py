@@ -1,1 +1,1 @@
-"""Placeholder docstring replaced by its owner."""
+"""The conductor: sweep -> plan -> execution -> records."""

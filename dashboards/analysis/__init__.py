@@ -1,0 +1,1 @@
+"""Numbers, no plotting: every figure and table is drawn from these."""

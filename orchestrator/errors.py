@@ -1,0 +1,42 @@
+"""Every error a user can meet, under one root. A message holds what was given, what is allowed, and the next command.
+
+Exit codes: 2 for the user's mistakes (`UserError`), 1 for failures of trials or of the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class LongrangeError(Exception):
+    """Root of all errors raised on purpose."""
+
+    exit_code = 1
+
+
+class UserError(LongrangeError):
+    """Something the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class SweepError(UserError):
+    """A sweep file is wrong; carries every problem found, each with its place in the file."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(f"{source}: {count}\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+class LedgerError(LongrangeError):
+    """The ledger cannot be opened or written: locked, full disk, unreachable server."""
+
+
+class LedgerVersionError(UserError):
+    """The ledger's schema is not this version's; the message names the command that helps."""
+
+
+class TrialsFailed(LongrangeError):
+    """The sweep ended, but some trials failed."""

@@ -1,0 +1,1 @@
+"""What happened, kept: the ledger (SQL, the truth) and its MLflow mirror."""

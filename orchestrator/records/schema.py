@@ -1,0 +1,242 @@
+"""The ledger's tables. SQL is the truth: everything else (MLflow, reports, the dashboard) is derived from these rows.
+
+Units are in names. Times are UTC seconds since 1970 (floats), so that clocks of several hosts and both databases
+agree on their meaning. Rows of finished trials never change. States and their transitions are below; what a driver
+may do with a trial is decided by its newest attempt's lease.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class State(StrEnum):
+    """Where a trial stands."""
+
+    PLANNED = "planned"
+    RUNNING = "running"
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+# A trial that finished or diverged has a result: it is never run again under the same code and data.
+ENDED = frozenset({State.FINISHED, State.DIVERGED, State.INFEASIBLE, State.FAILED, State.CANCELLED})
+IMMUTABLE = frozenset({State.FINISHED, State.DIVERGED})
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.PLANNED: frozenset({State.RUNNING, State.CANCELLED, State.INFEASIBLE}),
+    State.RUNNING: frozenset({State.PLANNED, *ENDED}),
+    State.FINISHED: frozenset(),
+    State.DIVERGED: frozenset(),
+    State.INFEASIBLE: frozenset({State.PLANNED}),
+    State.FAILED: frozenset({State.PLANNED}),
+    State.CANCELLED: frozenset({State.PLANNED}),
+}
+
+TrialId = String(16)
+
+
+class Base(DeclarativeBase):
+    """Root of the schema."""
+
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+class SweepRow(Base):
+    """A question, its newest definition and plan."""
+
+    __tablename__ = "sweeps"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    question: Mapped[str] = mapped_column(Text)
+    definition: Mapped[dict[str, Any]]  # the sweep as given, overrides applied
+    reproduces: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+
+
+class ArmRow(Base):
+    """Everything of a trial but its seed, with its model's profile."""
+
+    __tablename__ = "arms"
+
+    arm_id: Mapped[str] = mapped_column(TrialId, primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    workload: Mapped[str] = mapped_column(String(100), index=True)
+    backbone: Mapped[str] = mapped_column(String(100), index=True)
+    block: Mapped[str] = mapped_column(String(100), index=True)
+    params: Mapped[int | None]
+    executed_macs: Mapped[int | None]
+    profile: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+
+
+class SweepArmRow(Base):
+    """An arm's part in a sweep: its label there, its axis values, and whether it is the control."""
+
+    __tablename__ = "sweep_arms"
+
+    sweep_id: Mapped[int] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    arm_id: Mapped[str] = mapped_column(ForeignKey("arms.arm_id"), primary_key=True)
+    position: Mapped[int]
+    label: Mapped[str] = mapped_column(Text)
+    settings: Mapped[dict[str, Any]]  # axis path -> value, e.g. {"block.kernel": [3, 7, 7]}
+    is_control: Mapped[bool]
+
+
+class RejectionRow(Base):
+    """A configuration the plan refused, and why."""
+
+    __tablename__ = "rejections"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sweep_id: Mapped[int] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), index=True)
+    label: Mapped[str] = mapped_column(Text)
+    settings: Mapped[dict[str, Any]]
+    reason: Mapped[str] = mapped_column(Text)
+
+
+class TrialRow(Base):
+    """One arm with one seed."""
+
+    __tablename__ = "trials"
+    __table_args__ = (Index("ix_trials_arm_state", "arm_id", "state"),)
+
+    trial_id: Mapped[str] = mapped_column(TrialId, primary_key=True)
+    arm_id: Mapped[str] = mapped_column(ForeignKey("arms.arm_id"))
+    seed: Mapped[int]
+    state: Mapped[State] = mapped_column(String(12), default=State.PLANNED, index=True)
+    code_fingerprint: Mapped[str] = mapped_column(String(64), default="")
+    data_fingerprint: Mapped[str] = mapped_column(String(64), default="")
+    estimated_seconds: Mapped[float | None]
+    started_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+    notes: Mapped[list[Any] | None] = mapped_column(JSON)
+
+
+class SweepTrialRow(Base):
+    """Which trials answer which sweep; a trial may serve several."""
+
+    __tablename__ = "sweep_trials"
+
+    sweep_id: Mapped[int] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.trial_id"), primary_key=True)
+    position: Mapped[int]
+
+
+class EnvironmentRow(Base):
+    """What a trial ran on: versions, devices, git state. Keyed by its own hash."""
+
+    __tablename__ = "environments"
+
+    environment_id: Mapped[str] = mapped_column(TrialId, primary_key=True)
+    facts: Mapped[dict[str, Any]]
+    diff: Mapped[bytes | None] = mapped_column(LargeBinary)  # zlib-compressed working-tree diff
+
+
+class AttemptRow(Base):
+    """One try at a trial, owned by one driver as long as its lease is renewed."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (UniqueConstraint("trial_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.trial_id"))
+    number: Mapped[int]  # 1-based
+    owner: Mapped[str] = mapped_column(String(100))  # the driver holding the lease
+    lease_until: Mapped[float]
+    started_at: Mapped[float]
+    ended_at: Mapped[float | None]
+    outcome: Mapped[str | None] = mapped_column(String(20))  # a State, or "lost"
+    cause: Mapped[str | None] = mapped_column(String(40))  # orchestrator.execution.failures.Cause
+    message: Mapped[str | None] = mapped_column(Text)
+    traceback: Mapped[str | None] = mapped_column(Text)
+    micro_batch: Mapped[int | None]
+    first_epoch: Mapped[int] = mapped_column(default=0)  # where it resumed
+    host: Mapped[str | None] = mapped_column(String(200))
+    device: Mapped[str | None] = mapped_column(String(200))
+    environment_id: Mapped[str | None] = mapped_column(ForeignKey("environments.environment_id"))
+
+
+class EpochMetricRow(Base):
+    """One metric after one epoch (0-based)."""
+
+    __tablename__ = "epoch_metrics"
+
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.trial_id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[float | None]  # None is NaN or infinite: SQL and JSON have no portable NaN
+    seconds: Mapped[float]  # duration of the epoch
+
+
+class ResultRow(Base):
+    """One final metric of a trial."""
+
+    __tablename__ = "results"
+    __table_args__ = (Index("ix_results_name", "name"),)
+
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.trial_id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    value: Mapped[float | None]
+
+
+class SamplesRow(Base):
+    """Raw repeated measurements of one quantity, e.g. `latency_ms`."""
+
+    __tablename__ = "samples"
+
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.trial_id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    samples: Mapped[list[Any]]
+
+
+class ClipSetRow(Base):
+    """The clips a group of trials was evaluated on, stored once: names and labels, in order."""
+
+    __tablename__ = "clip_sets"
+
+    clip_set_id: Mapped[str] = mapped_column(TrialId, primary_key=True)
+    names: Mapped[bytes] = mapped_column(LargeBinary)  # zlib-compressed JSON list
+    labels: Mapped[bytes] = mapped_column(LargeBinary)  # little-endian int32
+    classes: Mapped[int]
+
+
+class PredictionsRow(Base):
+    """Per-clip scores of a finished trial, for paired tests and ensembles."""
+
+    __tablename__ = "predictions"
+
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.trial_id"), primary_key=True)
+    clip_set_id: Mapped[str] = mapped_column(ForeignKey("clip_sets.clip_set_id"))
+    correct: Mapped[bytes] = mapped_column(LargeBinary)  # one byte per clip: 1 where top-1 is right
+    scores: Mapped[bytes] = mapped_column(LargeBinary)  # zlib-compressed little-endian float16 [n, classes]
+
+
+class CheckpointRow(Base):
+    """The newest complete checkpoint of a trial that has not ended."""
+
+    __tablename__ = "checkpoints"
+
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.trial_id"), primary_key=True)
+    epoch: Mapped[int]
+    path: Mapped[str] = mapped_column(Text)
+
+
+class MirrorRow(Base):
+    """What the MLflow mirror has copied: lets it catch up, and never copy twice."""
+
+    __tablename__ = "mirror"
+
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.trial_id"), primary_key=True)
+    store: Mapped[str] = mapped_column(String(300), primary_key=True)  # tracking URI without credentials
+    sweep_id: Mapped[int] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    run_id: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(12))  # the trial's state when it was copied

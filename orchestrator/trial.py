@@ -1,0 +1,62 @@
+"""A trial's identity: the hash of everything that can change its result, and nothing else. No torch here.
+
+`trial_id` is the first 16 hex digits of SHA-256 over the canonical JSON of the fully resolved trial, defaults
+included, without what `IDENTITY_FREE` names. `arm_id` is the same without the seed. A default that changes its
+meaning changes every id: golden ids in the tests fail when that happens by accident.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from workloads.spec import TrialSpec
+
+# What cannot change a trial's result. Device count, workers and logging never enter a TrialSpec at all.
+IDENTITY_FREE = ("recipe.name", "protocol.name", "protocol.batch", "workload.root")
+
+ID_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fully resolved configuration with one seed: what a worker executes."""
+
+    spec: TrialSpec
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The resolved trial as plain JSON values."""
+        return self.spec.to_json()
+
+    @cached_property
+    def trial_id(self) -> str:
+        """16 hex digits over everything that can change the result, the seed included."""
+        return identity(self.content)
+
+    @cached_property
+    def arm_id(self) -> str:
+        """16 hex digits over everything but the seed."""
+        return identity({key: value for key, value in self.content.items() if key != "seed"})
+
+
+def identity(content: Mapping[str, Any]) -> str:
+    """The id of a resolved trial (or arm) given as plain JSON values."""
+    bare = deepcopy(dict(content))
+    for path in IDENTITY_FREE:
+        *parents, leaf = path.split(".")
+        node: Any = bare
+        for parent in parents:
+            node = node.get(parent, {})
+        node.pop(leaf, None)
+    return hashlib.sha256(canonical_json(bare).encode()).hexdigest()[:ID_DIGITS]
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value: sorted keys, no spaces, no NaN; 1 and 1.0 stay different."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
