@@ -1,0 +1,153 @@
+"""Pairwise functions of the non-local family, and their exact evaluation without the N x N map.
+
+Every function answers ``y_i = sum_j f(q_i, k_j) v_j`` for all queries i. What `f` is, is the definition and lives in
+`pairwise`; how the sum is evaluated is the implementation and lives in `attend`:
+
+    form           f(q_i, k_j)                         `auto` evaluates by
+    softmax        exp(s q_i.k_j) / sum_j' exp(...)    the fused kernel; chunks of queries where it has none
+    dot_product    s q_i.k_j                           re-association q (k^T v): linear in N
+    relu           max(s q_i.k_j, 0)                   chunks of queries, recomputed in the backward pass
+    cosine         max(cos(q_i, k_j), 0)               the same, on unit vectors
+    concatenation  max(q_i + k_j, 0), width d = 1      sorted keys and prefix sums: O(N log N)
+
+With `normalise`, every form but softmax is divided by the number of keys. `attend` sums over the *keys*, whose weights
+sum to one for softmax. A paper that writes ``Fo = V A`` with ``A = softmax(Q^T K)`` over the columns (HG-NL eq. 3-4)
+sums over the positions of Q: call ``attend(K, Q, V, ...)``.
+
+Tensors carry their axes: b batch, h heads or groups, n queries, m keys, d width of queries and keys, e width of values.
+
+Paper: Wang et al., "Non-local Neural Networks", CVPR 2018 (the functions); the evaluations are algebra.
+Code consulted: none.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from blocks.chunked import chunked_attention
+from blocks.configs import Implementation
+from blocks.prefix_sums import concatenation_attention
+
+Form = Literal["softmax", "dot_product", "relu", "cosine", "concatenation"]
+
+Queries = Float[Tensor, "b h n d"]
+Keys = Float[Tensor, "b h m d"]
+Values = Float[Tensor, "b h m e"]
+Output = Float[Tensor, "b h n e"]
+
+
+def pairwise(
+    form: Form, q: Queries, k: Keys, *, scale: float = 1.0, normalise: bool = True
+) -> Float[Tensor, "b h n m"]:
+    """The N x N map f(q_i, k_j) as the papers write it: the definition every fast evaluation is tested against.
+
+    Args:
+        form: the pairwise function.
+        q: queries; for `concatenation` the scalars w_q . theta_i (d = 1).
+        k: keys; for `concatenation` the scalars w_k . phi_j (d = 1).
+        scale: the factor s on the products; `cosine` and `concatenation` have none.
+        normalise: divide by the number of keys (all forms but softmax, which sums to one already).
+    """
+    if form == "concatenation":
+        weights = q + k.mT
+    elif form == "cosine":
+        weights = unit(q) @ unit(k).mT
+    else:
+        weights = _scaled(q, scale) @ k.mT
+    if form == "softmax":
+        return weights.softmax(dim=-1)
+    if form != "dot_product":
+        weights = F.relu(weights)
+    return weights / k.shape[-2] if normalise else weights
+
+
+def attend(
+    form: Form,
+    q: Queries,
+    k: Keys,
+    v: Values,
+    *,
+    scale: float = 1.0,
+    normalise: bool = True,
+    implementation: Implementation = "auto",
+) -> Output:
+    """``y_i = sum_j f(q_i, k_j) v_j``, exactly, by the best evaluation of `form` for these sizes.
+
+    Args:
+        form: the pairwise function.
+        q: queries, see `pairwise`.
+        k: keys, see `pairwise`.
+        v: values.
+        scale: the factor s on the products.
+        normalise: divide by the number of keys (all forms but softmax).
+        implementation: `reference` forms the N x N map; `auto` only where that is cheaper.
+    """
+    if implementation == "reference":
+        weights = pairwise(form, q, k, scale=scale, normalise=normalise)
+        return weights @ v.to(weights.dtype)
+    q, k, v = _one_dtype(q, k, v)
+    divisor = k.shape[-2] if normalise else 1
+    if form == "softmax":
+        return _softmax(q, k, v, scale)
+    if form == "dot_product":
+        return _dot_product(_scaled(q, scale), k, v, divisor)
+    if form == "concatenation":
+        return concatenation_attention(q, k, v, divisor)
+    if form == "cosine":
+        return chunked_attention("relu", unit(q), unit(k), v, 1.0, divisor)
+    return chunked_attention("relu", q, k, v, scale, divisor)
+
+
+def row(
+    form: Form, q: Queries, k: Keys, query: int, *, scale: float = 1.0, normalise: bool = True
+) -> Float[Tensor, "b h m"]:
+    """The affinities of one query with all keys, for attention maps; never more than one row of the map."""
+    return pairwise(form, q[..., query : query + 1, :], k, scale=scale, normalise=normalise)[..., 0, :]
+
+
+def unit(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+    """`x` over its length, in at least float32 inside: an epsilon that protects from 0 / 0 vanishes in half precision.
+
+    A zero vector stays zero, so its cosine with everything is zero.
+    """
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return F.normalize(wide, dim=-1).to(x.dtype)
+
+
+def _softmax(q: Queries, k: Keys, v: Values, scale: float) -> Output:
+    # The fused CPU kernel wants one width; where it has to decline, PyTorch would silently form the N x N map.
+    if q.device.type == "cpu" and q.shape[-1] != v.shape[-1]:
+        return chunked_attention("softmax", q, k, v, scale, 1)
+    # The kernels stream rows; channels-first maps arrive transposed and would be read with stride N.
+    return F.scaled_dot_product_attention(q.contiguous(), k.contiguous(), v.contiguous(), scale=scale)
+
+
+def _dot_product(q: Queries, k: Keys, v: Values, divisor: int) -> Output:
+    n, m, d, e = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
+    # Half of the divisor on each factor: k^T v sums m terms and could leave the range of float16.
+    half: float = divisor**-0.5
+    if statically_known_true(n * m * (d + e) < (n + m) * d * e):
+        return ((q * half) @ k.mT) @ (v * half)
+    return q @ ((k * half).mT @ (v * half))
+
+
+def _scaled(q: Queries, scale: float) -> Queries:
+    return q if scale == 1.0 else q * scale
+
+
+def _one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """What autocast does before a matrix product; kernels it does not know need it done for them."""
+    device = tensors[0].device.type
+    if torch.is_autocast_enabled(device) and tensors[0].dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
+    else:
+        dtype = tensors[0].dtype
+        for tensor in tensors[1:]:
+            dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)
