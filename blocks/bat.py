@@ -1,0 +1,285 @@
+"""Bilinear attentional transform: predicted matrices mix the rows, the columns and the frames of a feature map.
+
+Per frame and group of channels, with P [H, H] and Q [W, W] predicted from the map itself:
+
+    Y = P X Q                                       (eq. 1)
+    P_ij / sum_k P_ik,  Q_ij / sum_k Q_kj           (eq. 2: non-negative rows of P and columns of Q sum to one)
+    rows, columns: maxima over s bands of the map   (eq. 3-6: what P and Q are predicted from)
+    Z_t = sum_t' M_tt' Y_t'                         (eq. 7: along time, after space)
+    W = P^T A Q^T, A all ones                       (eq. 8: `attention`)
+
+`matrix="block"`: P and Q have side s and are copied along diagonals (fig. 3): P (x) I_{H/s}, Q (x) I_{W/s}. The whole:
+
+    x -> 1x1 to C, BN, ReLU -> Y or Z -> 1x1, BN, ReLU -> 1x1 to D, BN, ReLU -> dropout -> + x
+         predictor, on the C channels: 1x1 to C', BN, ReLU -> pooling -> one global convolution each for P, Q, M
+
+Paper: Chi, Yuan, Mu, Wang, "Non-Local Neural Networks with Grouped Bilinear Attentional Transforms", CVPR 2020.
+Code consulted: BA-Transform/BAT-Video-Classification@a0b3903 and BA-Transform/BAT-Image-Classification@76275b5.
+Differs from the paper: eq. 5-6 print overlapping bands (i <= k < i + H/s); here, as in the code, the bands tile the
+    map. Maps that s does not divide, which the paper leaves open: the s bands have ceil(H/s) rows each, are spread
+    evenly, overlap their neighbours in at most one row, and a row covered twice is the mean of both results. The
+    expanded matrices keep their sums of one, identity stays identity, and the form is the paper's where s divides.
+    (The code averages matrices predicted from overlapping windows and fails at some sizes.) The cost is the paper's
+    (Table 1): that of the expanded matrices, C N (H + W), whatever `implementation` computes.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from blocks.base import Block, Cost, Position
+from blocks.configs import BATConfig, Shape
+
+
+class BAT(Block[BATConfig]):
+    """Grouped bilinear attentional transform; not an identity at start (a ReLU ends the branch).
+
+    Works on every map with at least as many rows and columns as P and Q and, in 3-D, a multiple of ts frames.
+
+    Args:
+        config: sides, groups and kinds of the matrices.
+        shape: the map it is inserted at; `matrix="full"` takes the sides of P and Q from it.
+    """
+
+    def __init__(self, config: BATConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        width = shape.channels // config.reduction
+        self.reduce = _conv_bn_relu(shape.channels, width)
+        self.predictor = MatrixPredictor(width, config, _sides(config, shape)) if config.k else None
+        self.mix = _conv_bn_relu(width, width)
+        self.expand = _conv_bn_relu(width, shape.channels)
+        self.dropout = nn.Dropout3d(config.dropout)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Float[Tensor, "b d t h w"]) -> Float[Tensor, "b d t h w"]:
+        self._check(x)
+        y = self.mix(self._transform(self._resized(self.reduce(x))))
+        if y.shape != (*y.shape[:2], *x.shape[2:]):
+            y = functional.interpolate(y, x.shape[2:], mode="trilinear", align_corners=False)
+        branch: Tensor = self.dropout(self.expand(y))
+        return branch + x
+
+    def _check(self, x: Tensor) -> None:
+        t, h, w = x.shape[2:]
+        if self.predictor is None:
+            return
+        rows, columns = self.predictor.sides
+        if h < rows or w < columns:
+            raise ValueError(f"BAT was built for maps of at least {rows} x {columns}, given {h} x {w}: use a smaller s")
+        if self.config.temporal and t % self.config.ts:
+            raise ValueError(f"BAT mixes multiples of ts={self.config.ts} frames, given {t}: change ts or the frames")
+
+    def _resized(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h2 w2"]:
+        """The map that P and Q transform: `downsampling` shrinks it to s x s first."""
+        if self.config.matrix != "downsampling":
+            return x
+        return functional.adaptive_avg_pool3d(x, (x.shape[2], self.config.s, self.config.s))
+
+    def _transform(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+        if self.predictor is None:
+            return x
+        p, q, m = self.predictor(x)
+        transform = transform_plain if self.config.implementation == "reference" else transform_fast
+        return transform(x, p, q, m)
+
+    @torch.no_grad()
+    def attention(self, x: Float[Tensor, "b d t h w"], position: Position) -> Float[Tensor, "b k t h w"] | None:
+        """Eq. 8 per spatial group, as seen from frame `position[0]` (it is the same for every place in a frame).
+
+        In 3-D the map of frame t' is weighted by M[t, t'], averaged over the group's channels; in 2-D a frame sees
+        itself only. BatchNorm makes it depend on the mode: call it in eval mode.
+
+        Returns:
+            `[B, k, T, H, W]`; None for k = 0.
+        """
+        self._check(x)
+        if self.predictor is None:
+            return None
+        small = self._resized(self.reduce(x))
+        p, q, m = self.predictor(small)
+        rows_bkth = expand(p, small.shape[3]).sum(-2)
+        columns_bktw = expand(q.mT, small.shape[4]).sum(-2)
+        maps = rows_bkth.unsqueeze(-1) * columns_bktw.unsqueeze(-2)
+        if maps.shape[3:] != x.shape[3:]:
+            maps = functional.interpolate(maps, x.shape[2:], mode="trilinear", align_corners=False)
+        return maps * self._frame_weights(m, small, position[0])[..., None, None]
+
+    def _frame_weights(self, m: Tensor | None, x: Tensor, t: int) -> Float[Tensor, "b k frames"]:
+        """How much frame `t` of the output takes from every frame, per spatial group."""
+        b, width, frames = x.shape[:3]
+        if m is None:
+            return torch.eye(frames, dtype=x.dtype, device=x.device)[t].expand(b, self.config.k, frames)
+        row_bct = expand(m, frames)[:, :, t].repeat_interleave(width // self.config.kt, dim=1)
+        return row_bct.reshape(b, self.config.k, -1, frames).mean(2)
+
+    @classmethod
+    def closed_form(cls, config: BATConfig, shape: Shape) -> Cost:
+        """Table 1 for the 1x1 convolutions and the matrices, exact instead of rounded, plus M and its product."""
+        d, t = shape.channels, shape.frames
+        c, n = d // config.reduction, shape.positions
+        size = (config.s, config.s) if config.matrix == "downsampling" else (shape.height, shape.width)
+        inner = t * size[0] * size[1]
+        macs, params = c * d * (n + n) + c * c * inner, 2 * c * d + c * c + 4 * c + 3 * d + 2 * c
+        product = matrices = 0
+        if config.k:
+            p, side = config.predictor or config.k, _sides(config, shape)
+            kernels = [p * config.k * s**3 for s in side]
+            temporal = p * config.kt * config.ts**3 if config.temporal else 0
+            macs += c * p * inner + sum(kernels) * t + temporal
+            params += c * p + 3 * p + sum(kernels) + temporal + config.k * sum(s**2 for s in side)
+            params += config.kt * config.ts**2 if config.temporal else 0
+            product = c * inner * (sum(size) + (t if config.temporal else 0))
+            matrices = c * t * max(s**2 for s in size)
+        peak = max((d + 2 * c) * n, d * n + 2 * c * inner + matrices, (3 * d) * n + c * n)
+        return Cost(macs=macs + product, params=params, peak_activation_elements=peak, product_macs=product)
+
+
+class MatrixPredictor(nn.Module):
+    """The transformation predictor (sections 3.2-3.4): P and Q per frame and group, M per clip and temporal group.
+
+    Args:
+        channels: C, the width of the map it reads.
+        config: groups, normalisation and C' (`predictor`).
+        sides: of P and of Q.
+    """
+
+    def __init__(self, channels: int, config: BATConfig, sides: tuple[int, int]) -> None:
+        super().__init__()
+        width = config.predictor or config.k
+        self.config = config
+        self.sides = sides
+        self.compress = _conv_bn_relu(channels, width)
+        self.conv_p = nn.Conv3d(width, config.k * sides[0] ** 2, (1, sides[0], 1))
+        self.conv_q = nn.Conv3d(width, config.k * sides[1] ** 2, (1, 1, sides[1]))
+        self.conv_m = nn.Conv3d(width, config.kt * config.ts**2, (config.ts, 1, 1)) if config.temporal else None
+
+    def forward(
+        self, x: Float[Tensor, "b c t h w"]
+    ) -> tuple[Float[Tensor, "b k t s s"], Float[Tensor, "b k t s2 s2"], Float[Tensor, "b kt ts ts"] | None]:
+        f = self.compress(x)
+        (rows, columns), k = self.sides, self.config.k
+        rows_f = split_bands(f.amax(4), 3, rows).amax(4)
+        columns_f = split_bands(f.amax(3), 3, columns).amax(4)
+        p = self.conv_p(rows_f.unsqueeze(4)).reshape(x.shape[0], k, rows, rows, -1).permute(0, 1, 4, 2, 3)
+        q = self.conv_q(columns_f.unsqueeze(3)).reshape(x.shape[0], k, columns, columns, -1).permute(0, 1, 4, 2, 3)
+        p, q = self._normalised(p, -1), self._normalised(q, -2)
+        if self.conv_m is None:
+            return p, q, None
+        ts = self.config.ts
+        frames_f = f.mean((3, 4)).reshape(x.shape[0], -1, ts, f.shape[2] // ts).mean(3)
+        m = self.conv_m(frames_f[..., None, None]).reshape(x.shape[0], self.config.kt, ts, ts)
+        return p, q, self._normalised(m, -1)
+
+    def _normalised(self, matrix: Float[Tensor, "*batch s s"], dim: int) -> Float[Tensor, "*batch s s"]:
+        if self.config.normalise == "softmax":
+            return matrix.softmax(dim)
+        positive = matrix.sigmoid()
+        return positive / positive.sum(dim, keepdim=True)
+
+
+def transform_fast(
+    x: Float[Tensor, "b c t h w"],
+    p: Float[Tensor, "b k t s s"],
+    q: Float[Tensor, "b k t s2 s2"],
+    m: Float[Tensor, "b kt ts ts"] | None,
+) -> Float[Tensor, "b c t h w"]:
+    """Eq. 1 and 7 with the small matrices: the map is cut into bands, P (x) I never built."""
+    (b, k, t, rows, _), columns = p.shape, q.shape[-1]
+    height, width = x.shape[3:]
+    bands = split_bands(split_bands(x, 4, columns), 3, rows)
+    bands = bands.reshape(b, k, -1, t, rows, bands.shape[4], columns, bands.shape[6])
+    # One copy puts the rows first and the columns last, so that each matrix is one large product per group and frame.
+    first_bktr = bands.permute(0, 1, 3, 4, 2, 5, 7, 6)
+    y = p @ first_bktr.reshape(b, k, t, rows, -1)
+    y = y.reshape(b, k, t, -1, columns) @ q
+    cut = y.reshape(first_bktr.shape).permute(0, 1, 4, 2, 3, 5, 7, 6)
+    y = cut.reshape(*x.shape[:3], -1, columns * bands.shape[7])
+    y = join_bands(join_bands(y, 4, columns, width), 3, rows, height)
+    return y if m is None else _along_time(m, y)
+
+
+def transform_plain(
+    x: Float[Tensor, "b c t h w"],
+    p: Float[Tensor, "b k t s s"],
+    q: Float[Tensor, "b k t s2 s2"],
+    m: Float[Tensor, "b kt ts ts"] | None,
+) -> Float[Tensor, "b c t h w"]:
+    """Eq. 1 and 7 with the expanded H x H, W x W and T x T matrices: the definition, and what is counted."""
+    grouped_bkcthw = x.reshape(len(p), p.shape[1], -1, *x.shape[2:])
+    p_full, q_full = expand(p, x.shape[3]), expand(q.mT, x.shape[4]).mT
+    y = (p_full.unsqueeze(2) @ grouped_bkcthw @ q_full.unsqueeze(2)).reshape(x.shape)
+    return y if m is None else _along_time(expand(m, x.shape[2]), y)
+
+
+def _along_time(m: Float[Tensor, "b kt ts ts"], y: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+    b, groups, ts, _ = m.shape
+    return (m.unsqueeze(2) @ y.reshape(b, groups, y.shape[1] // groups, ts, -1)).reshape(y.shape)
+
+
+def expand(matrix: Float[Tensor, "*batch s s"], size: int) -> Float[Tensor, "*batch size size"]:
+    """P (x) I, a matrix over bands as a matrix over rows (fig. 3); rows keep their sums.
+
+    Args:
+        matrix: acts on s bands from the left.
+        size: rows of the map, at least s.
+    """
+    s = matrix.shape[-1]
+    band = -(-size // s)
+    eye = torch.eye(band, dtype=matrix.dtype, device=matrix.device)
+    full = (matrix[..., :, None, :, None] * eye[:, None, :]).flatten(-4, -3).flatten(-2)
+    if size == s * band:
+        return full
+    first, last = _covering(size, s, matrix.device)
+    both = (first != last).to(matrix.dtype)
+    taken = full.index_select(-1, first) + full.index_select(-1, last) * both
+    return join_bands(taken, taken.ndim - 2, s, size)
+
+
+def split_bands(x: Float[Tensor, ...], dim: int, s: int) -> Float[Tensor, ...]:
+    """Cut axis `dim` into s bands of equal length, `[..., size, ...]` to `[..., s, ceil(size / s), ...]`.
+
+    Where s does not divide the size, bands overlap their neighbours in at most one entry.
+    """
+    size = x.shape[dim]
+    band = -(-size // s)
+    if size != s * band:
+        starts = _starts(size, s, x.device)
+        x = x.index_select(dim, (starts[:, None] + torch.arange(band, device=x.device)).flatten())
+    return x.reshape(*x.shape[:dim], s, band, *x.shape[dim + 1 :])
+
+
+def join_bands(x: Float[Tensor, ...], dim: int, s: int, size: int) -> Float[Tensor, ...]:
+    """The inverse of `split_bands`, given its two axes as one; entries that two bands cover are averaged."""
+    if x.shape[dim] == size:
+        return x
+    first, last = _covering(size, s, x.device)
+    return (x.index_select(dim, first) + x.index_select(dim, last)) / 2
+
+
+def _starts(size: int, s: int, device: torch.device) -> Int[Tensor, " s"]:
+    """Where s bands of ceil(size / s) entries start so that they cover `size` entries as evenly as possible."""
+    return torch.arange(s, device=device) * (size - -(-size // s)) // (s - 1)
+
+
+def _covering(size: int, s: int, device: torch.device) -> tuple[Int[Tensor, " size"], Int[Tensor, " size"]]:
+    """For every entry, its place in the first and in the last band (s * band places in all) that cover it."""
+    band = -(-size // s)
+    starts, entry = _starts(size, s, device), torch.arange(size, device=device)
+    first = (entry[:, None] >= starts + band).sum(1)
+    last = (entry[:, None] >= starts).sum(1) - 1
+    return first * band + entry - starts[first], last * band + entry - starts[last]
+
+
+def _conv_bn_relu(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv3d(inputs, outputs, 1), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True))
+
+
+def _sides(config: BATConfig, shape: Shape) -> tuple[int, int]:
+    """Sides of P and Q."""
+    return (shape.height, shape.width) if config.matrix == "full" else (config.s, config.s)
