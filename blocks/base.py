@@ -93,5 +93,10 @@ class Block(nn.Module, ABC, Generic[ConfigT]):
         """
         return None
 
+    @property
+    def signed_attention(self) -> bool:
+        """Whether attention maps may be negative; False is a promise that they are not."""
+        return getattr(self.config, "affinity", None) == "dot_product"
+
     def extra_repr(self) -> str:
         return f"{self.config}, shape={tuple(self.shape)}"
