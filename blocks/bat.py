@@ -189,19 +189,22 @@ def transform_fast(
     q: Float[Tensor, "b k t s2 s2"],
     m: Float[Tensor, "b kt ts ts"] | None,
 ) -> Float[Tensor, "b c t h w"]:
-    """Eq. 1 and 7 with the small matrices: the map is cut into bands, P (x) I never built."""
-    (b, k, t, rows, _), columns = p.shape, q.shape[-1]
-    height, width = x.shape[3:]
-    bands = split_bands(split_bands(x, 4, columns), 3, rows)
-    bands = bands.reshape(b, k, -1, t, rows, bands.shape[4], columns, bands.shape[6])
-    # One copy puts the rows first and the columns last, so that each matrix is one large product per group and frame.
-    first_bktr = bands.permute(0, 1, 3, 4, 2, 5, 7, 6)
-    y = p @ first_bktr.reshape(b, k, t, rows, -1)
-    y = y.reshape(b, k, t, -1, columns) @ q
-    cut = y.reshape(first_bktr.shape).permute(0, 1, 4, 2, 3, 5, 7, 6)
-    y = cut.reshape(*x.shape[:3], -1, columns * bands.shape[7])
-    y = join_bands(join_bands(y, 4, columns, width), 3, rows, height)
-    return y if m is None else _along_time(m, y)
+    """Eq. 1 and 7 without P (x) I: the rows are cut into bands, and every matrix is a few large products.
+
+    Rows and frames in front let P and M act as they are. Q stays in place as Q (x) I, W x W: moving the columns to the
+    end would cost two transpositions of single entries, more than the zeros do.
+    """
+    (b, k, t, rows, _), (height, width) = p.shape, x.shape[3:]
+    bands_bkctrhw = split_bands(x, 3, rows).reshape(b, k, -1, t, rows, -(-height // rows), width)
+    bands_bktrchw = bands_bkctrhw.permute(0, 1, 3, 4, 2, 5, 6)
+    y = p @ bands_bktrchw.reshape(b, k, t, rows, -1)
+    y = y.reshape(b, k, t, -1, width) @ expand(q.mT, width).mT
+    within = m is not None and k % m.shape[1] == 0
+    if m is not None and within:
+        y = m.unsqueeze(2) @ y.reshape(b, m.shape[1], k // m.shape[1], m.shape[2], -1)
+    y = y.reshape(bands_bktrchw.shape).permute(0, 1, 4, 2, 3, 5, 6).reshape(*x.shape[:3], -1, width)
+    y = join_bands(y, 3, rows, height)
+    return y if m is None or within else _along_time(m, y)
 
 
 def transform_plain(
