@@ -14,8 +14,10 @@ from typing import Literal, NamedTuple, get_args
 from blocks.configs import Shape
 from workloads.backbones.config import BackboneConfig, Stage
 
-Place = Literal["unit", "conv1", "branch"]
+Place = Literal["conv1", "branch", "unit"]
 Insertion = Mapping[str, "Sequence[int] | Literal['all']"]
+
+PLACES: tuple[Place, ...] = get_args(Place)  # in the order in which features pass them
 
 
 class InsertionPoint(NamedTuple):
@@ -40,41 +42,49 @@ def insertion_points(config: BackboneConfig, insertion: Insertion) -> list[Inser
     points: list[InsertionPoint] = []
     wrong: list[str] = []
     for key, units in insertion.items():
-        name, _, place = key.partition("/")
-        place = place or "unit"
+        name, slash, place = key.partition("/")
         if name not in stages:
             wrong.append(f"stage {name!r} does not exist in {config.name}: use one of {', '.join(stages)}")
-        elif place not in get_args(Place):
-            wrong.append(f"place {place!r} in {key!r} does not exist: use {', '.join(get_args(Place))}")
-        else:
-            found, problems = _units(name, stages[name], place, units)
-            points += found
-            wrong += problems
+            continue
+        found, problems = _points(name, stages[name], place if slash else "unit", units)
+        wrong += problems
+        wrong += [f"{point} is named twice" for point in found if point in points]
+        points += found
     if wrong:
         raise ValueError("; ".join(wrong))
     order = list(stages)
-    return sorted(points, key=lambda point: (order.index(point.stage), point.unit, get_args(Place)[::-1].index(point.place)))
+    return sorted(points, key=lambda point: (order.index(point.stage), point.unit, PLACES.index(point.place)))
 
 
-def _units(name: str, stage: Stage, place: str, units: Sequence[int] | str) -> tuple[list[InsertionPoint], list[str]]:
+def places(stage: Stage, name: str) -> tuple[Place, ...]:
+    """The places that the units of this stage have."""
+    if name == "head":
+        return ("unit",)
+    return PLACES if stage.first is not None else ("branch", "unit")
+
+
+def _points(name: str, stage: Stage, place: str, units: Sequence[int] | str) -> tuple[list[InsertionPoint], list[str]]:
+    allowed: dict[str, Place] = {known: known for known in places(stage, name)}
+    if place not in allowed:
+        return [], [f"place {place!r} does not exist in {name}: use {', '.join(allowed)}"]
     if isinstance(units, str) and units != "all":
         return [], [f"{name}: give a list of units or 'all', given {units!r}"]
-    wanted = range(stage.units) if units == "all" else list(units)
-    outside = [unit for unit in wanted if not isinstance(unit, int) or not 0 <= unit < stage.units]
+    wanted = list(range(stage.units)) if isinstance(units, str) else list(units)
+    outside = [unit for unit in wanted if not _is_unit(unit, stage)]
     if outside:
         return [], [f"{name} has units 0..{stage.units - 1}, given {outside}"]
     if len(set(wanted)) != len(wanted):
         return [], [f"{name}: the same unit twice in {list(wanted)}"]
-    points = []
-    for unit in wanted:
-        shape = _shape_at(stage, place, unit)
-        if shape is None:
-            return [], [f"{name} has no place {place!r} in its units"]
-        points.append(InsertionPoint(name, unit, place, shape))  # type: ignore[arg-type]
-    return points, []
+    return [InsertionPoint(name, unit, allowed[place], _shape_at(stage, place, unit)) for unit in wanted], []
 
 
-def _shape_at(stage: Stage, place: str, unit: int) -> Shape | None:
-    if place == "conv1":
-        return stage.first_of_stage if unit == 0 else stage.first
-    return stage.shape
+def _is_unit(unit: object, stage: Stage) -> bool:
+    return isinstance(unit, int) and not isinstance(unit, bool) and 0 <= unit < stage.units
+
+
+def _shape_at(stage: Stage, place: str, unit: int) -> Shape:
+    if place != "conv1":
+        return stage.shape
+    inside = stage.first_of_stage if unit == 0 else stage.first
+    assert inside is not None, "a stage with the place conv1 knows the map there"
+    return inside
