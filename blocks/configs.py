@@ -250,13 +250,18 @@ class PNLConfig(BlockConfig):
         found = _indivisible(shape.channels, self.n, "n")
         if not found:
             found = _indivisible(shape.channels // self.n, self.reduction, "reduction")
+    @property
+    def least_size(self) -> int:
+        """Rows and columns a map needs for each of the n - 1 halvings to make it smaller, and none to empty it."""
+        return (1 << self.n - 2) + 1 if self.ceil and self.n > 1 else 1 << self.n - 1
+
             if self.combine == "attention":
                 found += _indivisible(shape.channels // self.n, self.qk_reduction, "qk_reduction")
-        smallest = min(shape.height, shape.width)
-        if smallest < 2 ** (self.n - 1):
-            most = smallest.bit_length()
+        smallest, least = min(shape.height, shape.width), self.least_size
+        if smallest < least:
+            most = (smallest - 1).bit_length() + 1 if self.ceil else smallest.bit_length()
             found.append(
-                f"n={self.n} scales need a map of at least {2 ** (self.n - 1)} x {2 ** (self.n - 1)}, "
+                f"n={self.n} scales need a map of at least {least} x {least}, "
                 f"given {shape.height} x {shape.width}: use n <= {most}"
             )
         return found
@@ -302,16 +307,17 @@ class BATConfig(BlockConfig):
 
     def problems(self, shape: Shape) -> list[str]:
         found = _indivisible(shape.channels, self.reduction, "reduction")
-        if found or self.k == 0:
+        if found or (self.k == 0 and self.matrix != "downsampling"):
             return found
         width = shape.channels // self.reduction
-        found += _indivisible(width, self.k, "k")
+        if self.k:
+            found += _indivisible(width, self.k, "k")
         if self.matrix != "full" and min(shape.height, shape.width) < self.s:
             found.append(
                 f"s={self.s} is larger than the {shape.height} x {shape.width} map: "
                 f"use s <= {min(shape.height, shape.width)}"
             )
-        if self.temporal:
+        if self.temporal and self.k:
             found += _indivisible(width, self.kt, "kt")
             if shape.frames % self.ts:
                 found.append(f"T={shape.frames} is not a multiple of ts={self.ts}: use a divisor of {shape.frames}")

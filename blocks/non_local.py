@@ -89,6 +89,11 @@ class NonLocal(Block[NonLocalConfig]):
         z: Tensor = self.norm(self.w_z(y))
         return x + z
 
+    def collect(self, x: Map) -> Map:
+        """W_z y, what the block normalises and adds to x; PNL combines it over scales first."""
+        z: Map = self.w_z(self._respond(x).mT.reshape(x.shape[0], -1, *x.shape[2:]))
+        return z
+
     def attention(self, x: Map, position: Position) -> Map:
         """One map per head; a pooled key lends its weight to each position it was pooled from."""
         t, h, w = position
