@@ -65,6 +65,10 @@ class WorkloadConfig(Frozen):
         """Values for `backbone`, `recipe` and `protocol` that a sweep on this workload starts from."""
         return {}
 
+    def clips(self) -> tuple[int, int] | None:
+        """Training and validation clips, for pricing; None if that is not known without the data."""
+        return None
+
     def problems(self) -> list[str]:
         """Why this workload cannot run here (missing data, empty split, ...); found before anything starts."""
         return []
@@ -123,7 +127,9 @@ def parse_backbone(given: Any) -> BackboneConfig:
     if name in PRESETS:
         preset = PRESETS[name]
         return type(preset).model_validate({**preset.model_dump(), **given})
-    return _find(name, "backbone", _backbones, "longrange.backbones", backbone_names).model_validate(given)
+    kind = _find(name, "backbone", _backbones, "longrange.backbones", backbone_names)
+    config: BackboneConfig = kind.model_validate(given)
+    return config
 
 
 def parse_workload(given: Any) -> WorkloadConfig:

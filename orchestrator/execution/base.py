@@ -1,32 +1,69 @@
 """What every executor promises, and the events it yields. Records consume events; neither side imports the other.
 
-An executor takes trials that are ready to run and yields events, in order per trial, until each has ended: `Started`,
-any number of `Progressed`, then exactly one `Ended`. Executors never touch the ledger, decide retries through
-`failures.decide` only, and run `worker.run_attempt` whatever the engine, so that the same trial gives the same bits.
+An executor takes attempts that are ready to run and yields events, in order per trial, until each trial has ended:
+`Started`, any number of `Progressed`, possibly `AttemptFailed` followed by another `Started`, then exactly one
+`Ended`. Executors never touch the ledger, decide retries through `failures.decide` only, and run
+`worker.run_attempt` whatever the engine, so that the same trial gives the same bits.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, Self
 
-from orchestrator.execution.failures import Cause
-from orchestrator.trial import Trial
+from orchestrator.execution.failures import Cause, decide
 from workloads.progress import CheckpointWritten, EpochDone, Finished
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What one trial needs. `workers` > 1 trains it over several devices."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a trial, ready to travel to a worker.
+
+    Attributes:
+        trial_id: what the plan calls it; the worker recomputes it from `content` and refuses a mismatch.
+        content: the fully resolved trial as plain JSON values.
+        number: 1-based.
+        micro_batch: the bound after out-of-memory decisions.
+        earlier: how often each cause ended earlier attempts.
+        checkpoint_dir: this trial's own folder, shared by its attempts.
+        cache_dir: shared by all trials.
+        stop_file: when it exists, checkpoint and stop; how a cancel reaches workers on other machines.
+    """
+
+    trial_id: str
+    content: Mapping[str, Any]
+    number: int
+    checkpoint_dir: Path
+    cache_dir: Path
+    resources: Resources = Resources()
+    micro_batch: int | None = None
+    earlier: Mapping[Cause, int] = field(default_factory=dict)
+    estimated_seconds: float | None = None
+    stop_file: Path | None = None
+
+
+@dataclass(frozen=True)
 class Started:
-    """A worker began an attempt. `environment` holds the facts of provenance.environment()."""
+    """A worker began an attempt. `environment` holds the facts of `provenance.environment`."""
 
     trial_id: str
     attempt: int
     at: float
     host: str
     device: str
-    first_epoch: int
-    micro_batch: int | None
+    micro_batch: int | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -49,8 +86,8 @@ class AttemptFailed:
     at: float
     cause: Cause
     message: str
-    traceback: str
-    retried: bool
+    traceback: str = ""
+    retried: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,24 +106,50 @@ class Ended:
 Event = Started | Progressed | AttemptFailed | Ended
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What one trial needs. `workers` > 1 trains it over several devices."""
+class StopFile:
+    """Whether a stop file exists, asked at most once a second: it may lie on network storage."""
 
-    cpus: float = 1.0
-    gpus: float = 0.0
-    workers: int = 1
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._ask_at = 0.0
+        self._found = False
+
+    def __call__(self) -> bool:
+        if self._path is not None and not self._found and time.monotonic() >= self._ask_at:
+            self._found = self._path.exists()
+            self._ask_at = time.monotonic() + 1.0
+        return self._found
 
 
 class Executor(Protocol):
     """Runs trials somewhere. Use as a context manager: leaving it releases everything it started."""
 
-    def __enter__(self) -> Executor: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
-    def run(self, trials: Sequence[Trial]) -> Iterator[Event]:
-        """Yield the events of all trials; returns when every trial has ended or `cancel` was called."""
+    def run(self, attempts: Sequence[Attempt]) -> Iterator[Event]:
+        """Yield the events of all trials; returns when every trial has ended.
+
+        After `cancel`, running trials checkpoint and end as cancelled, waiting ones yield nothing.
+        """
 
     def cancel(self) -> None:
-        """Stop soon: running trials checkpoint and end as cancelled, waiting ones do not start."""
+        """Stop soon. Safe to call from another thread or a signal handler."""
+
+
+def follow_up(attempt: Attempt, failed: AttemptFailed) -> tuple[list[Event], Attempt | None]:
+    """What the failure table says after a failed attempt: the events to yield, and the next attempt if there is one."""
+    decision = decide(
+        failed.cause,
+        batch=int(attempt.content["recipe"]["batch"]),
+        micro_batch=attempt.micro_batch,
+        earlier=dict(attempt.earlier),
+    )
+    events: list[Event] = [replace(failed, retried=decision.retry)]
+    if not decision.retry:
+        ended = Ended(failed.trial_id, failed.attempt, failed.at, decision.state, None, failed.cause, failed.message)
+        return [*events, ended], None
+    earlier = {**attempt.earlier, failed.cause: attempt.earlier.get(failed.cause, 0) + 1}
+    micro_batch = decision.micro_batch or attempt.micro_batch
+    return events, replace(attempt, number=attempt.number + 1, earlier=earlier, micro_batch=micro_batch)

@@ -1,0 +1,311 @@
+"""Trials under Ray Tune, on this machine or a cluster. The only importer of ray.
+
+Tune schedules *jobs*: lists of attempts that one actor runs one after another. Actors are reused between jobs, so a
+job costs no process start; short trials share a job, so that Tune's own bookkeeping (a few milliseconds per Tune
+trial) stays small beside them. Long trials are jobs of their own. Retries are new jobs, decided by the failure
+table here in the driver; Tune's own retry, checkpoint and logging machinery is off, because the ledger is the truth.
+
+Workers need no database: events travel to the driver inside Tune's results and come out of `run` in order.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Self
+
+from orchestrator.errors import LongrangeError
+from orchestrator.execution.base import Attempt, AttemptFailed, Ended, Event, Resources, StopFile, follow_up
+from orchestrator.execution.failures import Cause
+from orchestrator.execution.worker import run_attempt
+
+# Before ray is imported: no usage reports, no per-trial log files, no periodic experiment snapshots.
+for _name, _value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "4",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+JOB_SECONDS = 5.0  # short trials are packed until a job is about this long
+JOB_TRIALS = 100
+STEP_SECONDS = 0.25  # how long a worker gathers events before it reports
+
+Job = list[Attempt]
+
+
+class RayExecutor:
+    """Runs trials under Ray Tune.
+
+    Args:
+        address: `None` starts Ray on this machine and stops it at exit; `auto` or an address joins a cluster.
+        workers: trials at once on a local Ray; None is one per CPU core.
+    """
+
+    def __init__(self, address: str | None = None, *, workers: int | None = None) -> None:
+        self._address = None if address in (None, "local") else address
+        self._workers = workers or os.cpu_count() or 1
+        self._feed = _Feed()
+        self._events: SimpleQueue[Event | BaseException | None] = SimpleQueue()
+        self._stop_file: Path | None = None
+        self._started = False
+
+    def __enter__(self) -> Self:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+        try:
+            if self._address:
+                ray.init(address=self._address, **quiet)
+            else:
+                ray.init(num_cpus=self._workers, include_dashboard=False, **_loopback(), **quiet)
+        except (ConnectionError, RuntimeError) as error:
+            raise LongrangeError(f"cannot start or reach Ray at {self._address or 'this machine'}: {error}") from error
+        self._started = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._started:
+            ray.shutdown()
+            self._started = False
+
+    def run(self, attempts: Sequence[Attempt]) -> Iterator[Event]:
+        if not attempts:
+            return
+        stop_file = attempts[0].checkpoint_dir.parent / f".stop-{uuid.uuid4().hex}"
+        self._stop_file = stop_file
+        attempts = [replace(attempt, stop_file=stop_file) for attempt in attempts]
+        self._feed.put(_jobs(attempts, self._workers))
+        with tempfile.TemporaryDirectory(prefix="longrange-tune-") as folder:
+            tuning = threading.Thread(target=self._tune, args=(folder,), name="tune", daemon=True)
+            tuning.start()
+            yield from self._drain()
+            tuning.join()
+        stop_file.unlink(missing_ok=True)
+
+    def cancel(self) -> None:
+        self._feed.cancelled = True
+        if self._stop_file is not None:
+            self._stop_file.parent.mkdir(parents=True, exist_ok=True)
+            self._stop_file.touch()
+
+    def _drain(self) -> Iterator[Event]:
+        while (item := self._events.get()) is not None:
+            if isinstance(item, BaseException):
+                raise LongrangeError(f"Ray Tune stopped: {item}") from item
+            yield item
+
+    def _tune(self, folder: str) -> None:
+        tuner = tune.Tuner(
+            tune.with_resources(_Worker, _placement),
+            tune_config=tune.TuneConfig(
+                search_alg=_Searcher(self._feed),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=folder,
+                verbose=0,
+                callbacks=[_Listener(self._feed, self._events)],
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        try:
+            tuner.fit()
+        except BaseException as error:  # carried to the driver's thread and raised there
+            self._events.put(error)
+        self._events.put(None)
+
+
+class _Feed:
+    """Jobs that wait and jobs that run; Tune's searcher takes from it, failed attempts come back to it."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Job] = deque()
+        self._running: dict[str, Job] = {}
+        self.cancelled = False
+
+    @property
+    def finished(self) -> bool:
+        return not self._running and (self.cancelled or not self._waiting)
+
+    def put(self, jobs: Sequence[Job]) -> None:
+        self._waiting.extend(jobs)
+
+    def put_first(self, job: Job) -> None:
+        if job:
+            self._waiting.appendleft(job)
+
+    def take(self, tune_id: str) -> Job | None:
+        """The next job; None if there is none at the moment."""
+        if self.cancelled or not self._waiting:
+            return None
+        job = self._waiting.popleft()
+        self._running[tune_id] = list(job)
+        return job
+
+    def settle(self, tune_id: str, trial_id: str) -> Attempt:
+        """An attempt of a running job is over."""
+        job = self._running[tune_id]
+        return job.pop(next(index for index, attempt in enumerate(job) if attempt.trial_id == trial_id))
+
+    def over(self, tune_id: str) -> Job:
+        """A job is over; the attempts it did not settle."""
+        return self._running.pop(tune_id, [])
+
+
+class _Searcher(Searcher):  # type: ignore[misc]
+    """Hands the feed's jobs to Tune as configurations."""
+
+    def __init__(self, feed: _Feed) -> None:
+        super().__init__()
+        self._feed = feed
+
+    def suggest(self, trial_id: str) -> Any:
+        job = self._feed.take(trial_id)
+        if job is not None:
+            return {"job": _Packed(pickle.dumps(job)), "resources": job[0].resources}
+        return Searcher.FINISHED if self._feed.finished else None
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing to learn here: the listener has seen every event."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the ledger knows what is left to do."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: Tune's own resume is not used."""
+
+
+class _Listener(tune.Callback):  # type: ignore[misc]
+    """Turns Tune's results and errors into our events, and failed attempts into new jobs."""
+
+    def __init__(self, feed: _Feed, events: SimpleQueue[Event | BaseException | None]) -> None:
+        self._feed = feed
+        self._events = events
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        for event in pickle.loads(result["events"]):
+            if isinstance(event, AttemptFailed):
+                self._follow(self._feed.settle(trial.trial_id, event.trial_id), event)
+                continue
+            if isinstance(event, Ended):
+                self._feed.settle(trial.trial_id, event.trial_id)
+            self._events.put(event)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._feed.over(trial.trial_id)  # what a cancelled job did not begin stays unbegun
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """The worker died. A job runs in order: its first open attempt was running, the others had not begun."""
+        open_attempts = self._feed.over(trial.trial_id)
+        self._feed.put_first(open_attempts[1:])
+        for attempt in open_attempts[:1]:
+            message = "the worker process or its node was lost"
+            self._follow(attempt, AttemptFailed(attempt.trial_id, attempt.number, time.time(), Cause.LOST, message))
+
+    def _follow(self, attempt: Attempt, failed: AttemptFailed) -> None:
+        events, following = follow_up(attempt, failed)
+        for event in events:
+            self._events.put(event)
+        if following is not None:
+            self._feed.put_first([following])
+
+
+class _Worker(tune.Trainable):  # type: ignore[misc]
+    """One actor. A job is one Tune trial; each step reports what happened since the last one."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        self.config = {}  # else every result would carry the job back to the driver
+        events: list[Event] = []
+        report_at = time.monotonic() + STEP_SECONDS
+        over = True
+        for event in self._events:
+            events.append(event)
+            if time.monotonic() >= report_at:
+                over = False
+                break
+        return {"events": pickle.dumps(events), "done": over}
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._events = _run_job(pickle.loads(config["job"].content))
+
+
+class _Packed:
+    """Bytes with a short text form: Tune makes names out of the text form of configurations."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def __repr__(self) -> str:
+        return "job"
+
+
+def _run_job(job: Job) -> Iterator[Event]:
+    for attempt in job:
+        stop = StopFile(attempt.stop_file)
+        if stop():
+            return
+        yield from run_attempt(attempt, stop)
+
+
+def _jobs(attempts: Sequence[Attempt], workers: int) -> list[Job]:
+    """Pack short attempts of equal needs together, in order, but leave every worker something to do at the end."""
+    jobs: list[Job] = []
+    most = max(1, min(JOB_TRIALS, len(attempts) // (4 * workers)))
+    seconds = 0.0
+    for attempt in attempts:
+        # A trial that nobody has priced may be long: it gets a job of its own.
+        own = attempt.estimated_seconds if attempt.estimated_seconds is not None else JOB_SECONDS
+        fits = jobs and len(jobs[-1]) < most and seconds + own <= JOB_SECONDS
+        if fits and jobs[-1][0].resources == attempt.resources:
+            jobs[-1].append(attempt)
+            seconds += own
+        else:
+            jobs.append([attempt])
+            seconds = own
+    return jobs
+
+
+def _placement(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    needs: Resources = config["resources"]
+    return tune.PlacementGroupFactory([{"CPU": needs.cpus, "GPU": needs.gpus}])
+
+
+def _loopback() -> dict[str, str]:
+    """Keep a local Ray off the network: it would listen on every interface, and its job port runs anyone's code.
+
+    127.0.0.1 is rewritten by Ray to the machine's outer address; any other address of the loopback net is kept, and
+    only Linux has those without set-up.
+    """
+    return {"_node_ip_address": "127.0.0.11"} if sys.platform == "linux" else {}

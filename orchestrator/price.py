@@ -1,0 +1,104 @@
+"""What a trial will cost before it runs: seconds and memory from its profile, calibrated by what earlier trials took.
+
+The estimate is simple on purpose and says where it comes from: training costs three times the forward pass (one
+forward, two for the gradients), evaluation once. A rate in MAC/s turns that into seconds; it is taken from finished
+trials of the same arm if there are any, else from trials of the same workload on the same kind of device, else from
+a stated assumption. Predicted against actual seconds are recorded, so the error is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from workloads.spec import TrialSpec
+
+FORWARD_AND_BACKWARD = 3
+BYTES_PER_PARAMETER = 16  # weight, gradient and two optimizer moments in float32
+
+# Sustained training rates assumed where no trial has been timed yet, in MAC/s per device.
+ASSUMED_RATE = {"cpu": 1.0e9, "cuda": 1.5e13}
+
+
+@dataclass(frozen=True)
+class PastTrial:
+    """How long a finished trial took, and on what."""
+
+    arm_id: str
+    workload: str
+    device: str
+    executed_macs: int
+    trained_clips: float
+    seconds: float
+
+    @property
+    def macs_per_second(self) -> float:
+        """Its sustained rate."""
+        return self.executed_macs * self.trained_clips / self.seconds
+
+
+@dataclass(frozen=True)
+class Price:
+    """One trial's estimate; None where the number of clips or the model's cost is unknown."""
+
+    seconds: float | None
+    memory_bytes: int | None
+    basis: str
+
+
+def clip_passes(spec: TrialSpec) -> float | None:
+    """Forward-pass equivalents of one trial: clips seen in training (times 3) and in evaluation."""
+    counts = spec.workload.clips()
+    if counts is None:
+        return None
+    train, validation = counts
+    views = spec.protocol.clips * {"centre": 1, "three": 3, "full": 1}[spec.protocol.crops]
+    return float(train * spec.recipe.epochs * FORWARD_AND_BACKWARD + validation * views)
+
+
+class Pricer:
+    """Prices trials from past ones."""
+
+    def __init__(self, past: Iterable[PastTrial] = (), *, device: str = "cpu") -> None:
+        known = [trial for trial in past if trial.device == device and trial.seconds > 0]
+        self.device = device
+        self._of_arm = _grouped((trial.arm_id, trial.seconds) for trial in known)
+        self._of_workload = _grouped((trial.workload, trial.macs_per_second) for trial in known)
+
+    def price(
+        self,
+        spec: TrialSpec,
+        arm_id: str,
+        *,
+        executed_macs: int | None,
+        params: int | None,
+        activation_bytes: int | None,
+    ) -> Price:
+        """The estimate for one trial of this arm."""
+        memory = None
+        if params is not None and activation_bytes is not None:
+            memory = params * BYTES_PER_PARAMETER + activation_bytes * spec.recipe.batch
+        if arm_id in self._of_arm:
+            seconds = self._of_arm[arm_id]
+            return Price(median(seconds), memory, f"median of {len(seconds)} earlier trials of this arm")
+        passes = clip_passes(spec)
+        if passes is None or executed_macs is None:
+            return Price(None, memory, "unknown: needs the data and the profile")
+        rates = self._of_workload.get(spec.workload.name)
+        rate = median(rates) if rates else ASSUMED_RATE[self.device]
+        basis = f"rate of {len(rates)} earlier trials" if rates else f"assumed {rate:.1e} MAC/s on {self.device}"
+        return Price(executed_macs * passes / rate, memory, basis)
+
+
+def prediction_error(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Median of |predicted - actual| / actual over `(predicted, actual)` seconds; None without any."""
+    errors = [abs(predicted - actual) / actual for predicted, actual in pairs if actual > 0]
+    return median(errors) if errors else None
+
+
+def _grouped(pairs: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    grouped: dict[str, list[float]] = {}
+    for key, value in pairs:
+        grouped.setdefault(key, []).append(value)
+    return grouped

@@ -1,0 +1,335 @@
+"""A sweep: one question as a YAML file, or as `Sweep(...)` in a notebook. No torch here.
+
+The file is read by a safe loader, overrides are applied, includes are merged, and the result is validated as a whole:
+all problems are reported at once, each with its place, what was given and what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+
+from orchestrator import axes as algebra
+from orchestrator.errors import SweepError, UserError
+from workloads.frozen import Frozen
+
+TRIAL_KEYS = ("workload", "backbone", "insertion", "block", "recipe", "protocol")
+NAMED = ("workload", "backbone", "block")  # may be given as a bare name
+
+
+class Budget(Frozen):
+    """Limits that end a run early, keeping what is done. None is no limit."""
+
+    gpu_hours: float | None = Field(None, gt=0)
+    cpu_hours: float | None = Field(None, gt=0)
+    wall_hours: float | None = Field(None, gt=0)
+    executed_macs: float | None = Field(None, gt=0)
+    max_failures: int | None = Field(None, ge=0)
+
+
+class ResourceRule(Frozen):
+    """What one trial gets, for all arms or only where `when` holds (first match wins)."""
+
+    when: dict[str, Any] = Field(default_factory=dict)
+    cpus: float = Field(1.0, gt=0)
+    gpus: float = Field(0.0, ge=0)
+    workers: int = Field(1, ge=1)
+    memory_gib: float | None = Field(None, gt=0)
+
+
+class Reproduces(Frozen):
+    """The published table or figure this sweep fills."""
+
+    paper: Literal["hgnl", "rnl", "pnl", "bat"]
+    table: str
+    note: str = ""
+
+
+def _seed_list(given: Any) -> Any:
+    if isinstance(given, int) and not isinstance(given, bool):
+        if given < 1:
+            raise ValueError(f"seeds must be at least 1 (five or more give usable intervals), given {given}")
+        return tuple(range(given))
+    return given
+
+
+def _rules(given: Any) -> Any:
+    return [given] if isinstance(given, Mapping) else given
+
+
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_seed_list), Field(min_length=1)]
+
+
+class Sweep(Frozen):
+    """One question: a base configuration, a control to compare with, axes to vary, seeds, a budget.
+
+    Attributes:
+        name: what it is called everywhere; any text.
+        question: in words; the report answers it.
+        base: partial trial: workload, backbone, insertion, block, recipe, protocol. The workload fills the rest.
+        control: overrides of the base that make the arm all others are compared with.
+        axes: what varies (see `orchestrator.axes`).
+        seeds: a number (0, 1, ...) or a list.
+        control_seeds: seeds of the control, if it gets more than the others.
+        reproduces: the published table it fills.
+    """
+
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f/\\]+(/[^\x00-\x1f/\\]+)*$")
+    question: str = ""
+    base: dict[str, Any]
+    control: dict[str, Any] = Field(default_factory=lambda: {"block": {"name": "none"}})
+    axes: dict[str, Any] = Field(default_factory=dict)
+    seeds: Seeds = (0, 1, 2, 3, 4)
+    control_seeds: Seeds | None = None
+    resources: Annotated[tuple[ResourceRule, ...], BeforeValidator(_rules)] = (ResourceRule(),)
+    budget: Budget = Budget()
+    reproduces: Reproduces | None = None
+    needs: str = ""
+
+    @field_validator("seeds", "control_seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if seeds is not None and len(set(seeds)) != len(seeds):
+            raise ValueError(f"the same seed twice in {list(seeds)}")
+        return seeds
+
+    @field_validator("axes")
+    @classmethod
+    def _expandable(cls, axes: dict[str, Any]) -> dict[str, Any]:
+        found = algebra.problems(axes)
+        if not found:
+            found = _unknown_paths(algebra.paths(axes))
+        if found:
+            raise ValueError("; ".join(found))
+        return axes
+
+    @field_validator("base", "control")
+    @classmethod
+    def _trial_keys(cls, given: dict[str, Any]) -> dict[str, Any]:
+        found = _unknown_paths(given)
+        if found:
+            raise ValueError("; ".join(found))
+        return given
+
+
+def load_sweep(source: str, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a sweep: a shipped name such as `rnl/table2a`, or a path to a YAML file.
+
+    Args:
+        source: name or path.
+        overrides: `path=value` texts; `seeds=3`, `budget.wall_hours=1`, `recipe.epochs=5` (of the base).
+
+    Raises:
+        SweepError: the file or an override is wrong; lists everything found.
+        UserError: no such file, a folder, not readable, not YAML.
+    """
+    path = find_sweep(source)
+    document = _include(read_yaml(path), path)
+    for override in overrides:
+        _override(document, override)
+    return parse_sweep(document, source=source)
+
+
+def parse_sweep(document: Mapping[str, Any], source: str = "sweep") -> Sweep:
+    """Validate a sweep given as plain values.
+
+    Raises:
+        SweepError: lists every problem.
+    """
+    try:
+        return Sweep.model_validate(document)
+    except ValidationError as error:
+        raise SweepError(source, explain(error)) from None
+
+
+def shipped_sweeps() -> list[str]:
+    """Names of the sweeps that come with longrange, e.g. `quickstart`, `rnl/table2a`."""
+    root = _shipped_root()
+    names = (path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+    return sorted(name for name in names if not name.rpartition("/")[2].startswith("base"))
+
+
+def find_sweep(source: str) -> Path:
+    """The file behind a shipped name or a path."""
+    shipped = _shipped_root() / f"{source}.yaml"
+    given = Path(source)
+    if source in shipped_sweeps():
+        return shipped
+    if given.is_dir():
+        raise UserError(f"{source} is a folder: give a sweep file (YAML) or one of: {', '.join(shipped_sweeps())}")
+    if given.is_file():
+        return given
+    close = get_close_matches(source, shipped_sweeps(), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise UserError(f"no sweep {source!r}: neither a file nor one of {', '.join(shipped_sweeps())}{hint}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping from a file, by the safe loader.
+
+    Raises:
+        UserError: unreadable, not YAML, or not a mapping.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path} must hold a mapping (name, question, base, ...), given {type(document).__name__}")
+    return document
+
+
+def with_name(given: Any) -> dict[str, Any]:
+    """`"nl"` and `{"name": "nl"}` are the same thing."""
+    return {"name": given} if isinstance(given, str) else dict(given)
+
+
+def explain(error: ValidationError, prefix: tuple[Any, ...] = ()) -> list[str]:
+    """Pydantic's errors in our words: place, what was given, what is allowed."""
+    model = _model_named(error.title)
+    found: list[str] = []
+    for item in error.errors():
+        place = (*prefix, *item["loc"])
+        inner = item.get("ctx", {}).get("error")
+        if isinstance(inner, ValidationError):
+            found += explain(inner, place)
+        else:
+            found.append(f"{_dotted(place)}: {_reason(item, inner, model)}")
+    return list(dict.fromkeys(found))
+
+
+def _model_named(title: str, root: type[Frozen] = Frozen) -> type[Frozen]:
+    """The config class a validation error is about; pydantic tells only its name."""
+    found = (_model_named(title, kind) for kind in root.__subclasses__())
+    return root if root.__name__ == title else next((kind for kind in found if kind.__name__ == title), Frozen)
+
+
+def _reason(item: Any, inner: Any, model: type[Frozen]) -> str:
+    if inner is not None:
+        return str(inner)
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(model, item["loc"][:-1])
+        close = get_close_matches(str(item["loc"][-1]), known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"unknown key, allowed: {', '.join(known)}{hint}"
+    if item["type"] == "missing":
+        return "required, but not given"
+    message = item["msg"][0].lower() + item["msg"][1:]
+    return f"{message}, given {item['input']!r}"
+
+
+def _fields_at(model: Any, loc: Iterable[Any]) -> list[str]:
+    for part in loc:
+        field = getattr(model, "model_fields", {}).get(part)
+        annotation = field.annotation if field is not None else model
+        model = annotation if hasattr(annotation, "model_fields") else model
+    return sorted(getattr(model, "model_fields", {}))
+
+
+def _dotted(place: Iterable[Any]) -> str:
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "(file)"
+
+
+def _unknown_paths(given: Iterable[str]) -> list[str]:
+    found = []
+    for path in given:
+        root = path.partition(".")[0]
+        if root not in TRIAL_KEYS:
+            close = get_close_matches(root, TRIAL_KEYS, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            found.append(f"{path}: a trial has no {root!r}, allowed: {', '.join(TRIAL_KEYS)}{hint}")
+    return found
+
+
+def _include(document: dict[str, Any], path: Path, depth: int = 0) -> dict[str, Any]:
+    """Merge `base: file.yaml` or `base: {include: file.yaml, ...}`, found beside the file or among the shipped."""
+    base = document.get("base")
+    if isinstance(base, str):
+        base = {"include": base}
+    if not isinstance(base, Mapping) or "include" not in base:
+        return document
+    name = base["include"]
+    if depth > 8:
+        raise UserError(f"{path}: includes are nested too deep; does {name} include itself?")
+    candidates = [path.parent / str(name), _shipped_root() / str(name)]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        raise UserError(f"{path}: base {name!r} not found; looked for {' and '.join(map(str, candidates))}")
+    included = _include({"base": read_yaml(found)}, found, depth + 1)["base"]
+    own = {key: value for key, value in base.items() if key != "include"}
+    return {**document, "base": merge(included, own)}
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `under`, mappings merged key by key; a new `name` replaces its whole mapping."""
+    merged = deepcopy(dict(under))
+    for key, value in over.items():
+        before = merged.get(key)
+        if key in NAMED and value is not None:
+            value = with_name(value)
+            before = None if before is None else with_name(before)
+        renamed = isinstance(value, Mapping) and isinstance(before, Mapping) and _renames(before, value)
+        if isinstance(value, Mapping) and isinstance(before, Mapping) and key != "insertion" and not renamed:
+            merged[key] = merge(before, value)
+        else:
+            merged[key] = deepcopy(value)
+    return merged
+
+
+def _renames(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return "name" in after and after["name"] != before.get("name", after["name"])
+
+
+def _override(document: dict[str, Any], text: str) -> None:
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set takes path=value, given {text!r}; for example --set seeds=3 or --set recipe.epochs=5")
+    root = path.partition(".")[0]
+    if root in TRIAL_KEYS:
+        path = f"base.{path}"
+    elif root not in Sweep.model_fields:
+        known = sorted((*TRIAL_KEYS, *Sweep.model_fields))
+        close = get_close_matches(root, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"--set {text}: unknown path {root!r}, allowed: {', '.join(known)}{hint}")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {text}: the value is not valid YAML: {error}") from error
+    set_path(document, path, parsed)
+
+
+def get_path(document: Any, path: str) -> Any:
+    """The value at a dotted path of nested mappings; None where there is none."""
+    for part in path.split("."):
+        document = document.get(part) if isinstance(document, Mapping) else None
+    return document
+
+
+def set_path(document: dict[str, Any], path: str, value: Any) -> None:
+    """Set a dotted path in nested mappings. A new `name` drops the other fields of its mapping."""
+    *parents, leaf = path.split(".")
+    node = document
+    for parent in parents:
+        child = node.get(parent)
+        node[parent] = with_name(child) if isinstance(child, str) else dict(child or {})
+        node = node[parent]
+    if leaf == "name" and node.get("name", value) != value:
+        node.clear()
+    node[leaf] = with_name(value) if leaf in NAMED and isinstance(value, str) else deepcopy(value)
+
+
+def _shipped_root() -> Path:
+    return Path(str(files("orchestrator"))) / "sweeps"

@@ -1,0 +1,139 @@
+"""One suite over every executor: the in-process one is the reference."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.execution.base import Attempt, AttemptFailed, Ended, Event, Executor, Progressed, Started
+from orchestrator.execution.failures import Cause
+from orchestrator.execution.inline import InlineExecutor
+from orchestrator.plan import make_plan
+from orchestrator.sweep import parse_sweep
+from workloads.progress import EpochDone
+
+Attempts = Callable[..., list[Attempt]]
+
+
+@pytest.fixture(params=["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    if request.param == "inline":
+        with InlineExecutor() as inline:
+            yield inline
+        return
+    from orchestrator.execution.ray_tune import RayExecutor
+
+    with RayExecutor(workers=2) as ray:
+        yield ray
+
+
+@pytest.fixture
+def attempts(tmp_path: Path) -> Attempts:
+    def make(script: str = "finish", *, seeds: tuple[int, ...] = (), epoch_seconds: float = 0.0) -> list[Attempt]:
+        workload = {
+            "name": "scripted:Scripted",
+            "script": script,
+            "seeds": list(seeds),
+            "epoch_seconds": epoch_seconds,
+        }
+        sweep = parse_sweep({"name": "t", "base": {"workload": workload, "block": "none"}, "seeds": 3})
+        return [
+            Attempt(
+                trial_id=trial.trial_id,
+                content=trial.content,
+                number=1,
+                checkpoint_dir=tmp_path / "checkpoints" / trial.trial_id,
+                cache_dir=tmp_path / "cache",
+                estimated_seconds=0.01,
+            )
+            for _, trial in make_plan(sweep).ordered()
+        ]
+
+    return make
+
+
+def by_trial(events: list[Event]) -> dict[str, list[Event]]:
+    grouped: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        grouped[event.trial_id].append(event)
+    return grouped
+
+
+def epochs(events: list[Event]) -> list[int]:
+    return [e.progress.epoch for e in events if isinstance(e, Progressed) and isinstance(e.progress, EpochDone)]
+
+
+def test_every_trial_starts_once_and_ends_once_with_all_epochs(executor: Executor, attempts: Attempts) -> None:
+    todo = attempts()
+    grouped = by_trial(list(executor.run(todo)))
+    assert set(grouped) == {attempt.trial_id for attempt in todo}
+    for events in grouped.values():
+        assert isinstance(events[0], Started)
+        assert epochs(events) == [0, 1, 2]
+        assert isinstance(events[-1], Ended)
+        assert events[-1].state == "finished"
+        assert sum(isinstance(event, Ended) for event in events) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "cause"),
+    [("diverge", "diverged", Cause.DIVERGED), ("bug", "failed", Cause.BUG), ("bad-data", "failed", Cause.BAD_DATA)],
+)
+def test_a_failing_trial_ends_alone(
+    executor: Executor, attempts: Attempts, script: str, state: str, cause: Cause
+) -> None:
+    todo = attempts(script, seeds=(1,))
+    ended = {e.trial_id: e for e in executor.run(todo) if isinstance(e, Ended)}
+    states = [ended[attempt.trial_id].state for attempt in sorted(todo, key=lambda a: a.content["seed"])]
+    assert states == ["finished", state, "finished"]
+    failed = next(e for e in ended.values() if e.state == state)
+    assert failed.cause is cause
+    assert failed.message
+
+
+def test_out_of_memory_halves_the_micro_batch_until_it_fits(executor: Executor, attempts: Attempts) -> None:
+    events = by_trial(list(executor.run(attempts("oom-above-8", seeds=(0,)))))
+    starts = {e.trial_id: [s.micro_batch for s in group if isinstance(s, Started)] for group in events.values() for e in group}
+    assert sorted(starts.values(), key=len) == [[None], [None], [None, 16, 8]]
+    assert all(group[-1].state == "finished" for group in events.values())  # type: ignore[union-attr]
+    assert all(epochs(group) == [0, 1, 2] for group in events.values()), "a retry resumes, it does not start over"
+
+
+def test_memory_that_never_suffices_is_infeasible(executor: Executor, attempts: Attempts) -> None:
+    ended = [e for e in executor.run(attempts("oom", seeds=(2,))) if isinstance(e, Ended)]
+    assert sorted(e.state for e in ended) == ["finished", "finished", "infeasible"]
+
+
+def test_a_worker_given_another_trial_than_planned_refuses(executor: Executor, attempts: Attempts) -> None:
+    wrong = dataclasses.replace(attempts()[0], trial_id="0" * 16)
+    ended = [e for e in executor.run([wrong]) if isinstance(e, Ended)]
+    assert [e.state for e in ended] == ["failed"]
+    assert "was given" in ended[0].message
+
+
+def test_cancelling_keeps_what_is_done_and_leaves_the_rest(executor: Executor, attempts: Attempts) -> None:
+    seen = []
+    for event in executor.run(attempts(epoch_seconds=0.8)):
+        seen.append(event)
+        executor.cancel()
+    ended = [e for e in seen if isinstance(e, Ended)]
+    assert 1 <= len(ended) <= 2, "two workers at most were busy"
+    assert all(e.state == "cancelled" for e in ended)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_its_trial_resumes(attempts: Attempts) -> None:
+    from orchestrator.execution.ray_tune import RayExecutor
+
+    with RayExecutor(workers=2) as executor:
+        events = by_trial(list(executor.run(attempts("kill-once", seeds=(1,)))))
+    for group in events.values():
+        assert group[-1].state == "finished"  # type: ignore[union-attr]
+        assert epochs(group) == [0, 1, 2]
+    lost = [e for group in events.values() for e in group if isinstance(e, AttemptFailed)]
+    assert [(e.cause, e.retried) for e in lost] == [(Cause.LOST, True)]

@@ -1,0 +1,107 @@
+"""A workload whose trials do what the test says: finish, diverge, run out of memory, kill their process. No training."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from workloads.progress import BadData, CheckpointWritten, Diverged, EpochDone, Finished, Predictions, Progress, Stopped
+from workloads.registry import WorkloadConfig
+from workloads.spec import RunContext, TrialSpec
+
+CLIPS = 40
+
+
+class Scripted(WorkloadConfig):
+    """`script` is what trials with a seed in `seeds` do (all if empty); the others finish."""
+
+    name: str = "scripted:Scripted"
+    script: Literal["finish", "diverge", "oom", "oom-above-8", "bug", "bad-data", "kill-once", "kill-always"] = "finish"
+    seeds: tuple[int, ...] = ()
+    epoch_seconds: float = 0.0
+
+    @property
+    def classes(self) -> int:
+        return 4
+
+    @property
+    def channels(self) -> int:
+        return 1
+
+    def clips(self) -> tuple[int, int]:
+        return (1, CLIPS)
+
+    def defaults(self) -> dict[str, Any]:
+        return {
+            "backbone": {"name": "resnet_tiny", "frames": 4, "size": 16},
+            "recipe": {"epochs": 3, "batch": 32, "freeze": []},
+        }
+
+    def open(self) -> ScriptedRun:
+        return ScriptedRun(self)
+
+
+class ScriptedRun:
+    """Accuracy depends on the block's name and the seed only, so results are the same wherever they are made."""
+
+    def __init__(self, config: Scripted) -> None:
+        self.config = config
+
+    def prepare(self, context: RunContext) -> None:
+        context.cache_dir.mkdir(parents=True, exist_ok=True)
+
+    def run(self, spec: TrialSpec, context: RunContext) -> Iterator[Progress]:
+        saved = context.checkpoint_dir / "state.json"
+        first = json.loads(saved.read_text())["epoch"] + 1 if saved.exists() else 0
+        script = self.config.script if not self.config.seeds or spec.seed in self.config.seeds else "finish"
+        for epoch in range(first, spec.recipe.epochs):
+            if context.stop():
+                raise Stopped("asked to stop")
+            time.sleep(self.config.epoch_seconds)
+            self._act(script, epoch, context)
+            yield EpochDone(epoch, {"train_loss": 1.0 / (epoch + 1), "top1_percent": 10.0 * epoch}, 0.01)
+            saved.parent.mkdir(parents=True, exist_ok=True)
+            saved.write_text(json.dumps({"epoch": epoch}))
+            yield CheckpointWritten(epoch, saved)
+        yield _result(spec, first)
+
+    def _act(self, script: str, epoch: int, context: RunContext) -> None:
+        if epoch != 1:
+            return
+        if script == "diverge":
+            raise Diverged(f"loss is {math.nan} in epoch {epoch}")
+        if script == "oom" or (script == "oom-above-8" and (context.micro_batch or 32) > 8):
+            raise MemoryError("scripted: not enough memory")
+        if script == "bad-data":
+            raise BadData("3 of 100 clips are unreadable: a.mp4, b.mp4, c.mp4")
+        if script == "bug":
+            raise KeyError("scripted bug")
+        if script.startswith("kill"):
+            self._die(once=script == "kill-once", marker=context.checkpoint_dir / "killed")
+
+    def _die(self, *, once: bool, marker: Path) -> None:
+        if once and marker.exists():
+            return
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _result(spec: TrialSpec, first: int) -> Finished:
+    generator = np.random.default_rng(spec.seed)
+    better = 0.9 if spec.block.name != "none" else 0.5
+    labels = generator.integers(0, 4, CLIPS)
+    right = generator.random(CLIPS) < better
+    scores = np.full((CLIPS, 4), 0.1, np.float16)
+    scores[np.arange(CLIPS), np.where(right, labels, (labels + 1) % 4)] = 0.7
+    metrics = {"top1_percent": 100.0 * float(right.mean()), "train_seconds": 0.01 * (spec.recipe.epochs - first)}
+    clips = tuple(f"clip-{index}" for index in range(CLIPS))
+    return Finished(metrics, Predictions(clips, labels.astype(np.int64), scores), {"latency_ms": (1.0, 1.1, 0.9)})
