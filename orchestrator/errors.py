@@ -34,6 +34,10 @@ class LedgerError(LongrangeError):
     """The ledger cannot be opened or written: locked, full disk, unreachable server."""
 
 
+class LedgerUnavailable(LedgerError):
+    """The ledger does not answer now: server down, file locked. Nothing was written; the same call may succeed later."""
+
+
 class LedgerVersionError(UserError):
     """The ledger's schema is not this version's; the message names the command that helps."""
 

@@ -1,8 +1,9 @@
 """The ledger's tables. SQL is the truth: everything else (MLflow, reports, the dashboard) is derived from these rows.
 
 Units are in names. Times are UTC seconds since 1970 (floats), so that clocks of several hosts and both databases
-agree on their meaning. Rows of finished trials never change. States and their transitions are below; what a driver
-may do with a trial is decided by its newest attempt's lease.
+agree on their meaning. Rows of finished trials never change. States and their transitions are below. A driver may run
+a trial while `TrialRow.owner` names it; it keeps all its trials by renewing one row of `leases`. `ledger.py` states
+what readers and writers may rely on; `migrations/` holds this schema's history, and `VERSION` is its newest revision.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+VERSION = "0001"  # of the newest migration
 
 
 class State(StrEnum):
@@ -116,7 +119,9 @@ class TrialRow(Base):
     code_fingerprint: Mapped[str] = mapped_column(String(64), default="")
     data_fingerprint: Mapped[str] = mapped_column(String(64), default="")
     estimated_seconds: Mapped[float | None]
-    started_at: Mapped[float | None]
+    owner: Mapped[str | None] = mapped_column(String(100), index=True)  # the driver that may run it; no other may
+    forgiven: Mapped[int] = mapped_column(default=0)  # attempts before the last reset: they no longer count
+    started_at: Mapped[float | None]  # of the first attempt since the last reset
     ended_at: Mapped[float | None]
     notes: Mapped[list[Any] | None] = mapped_column(JSON)
 
@@ -138,28 +143,42 @@ class EnvironmentRow(Base):
 
     environment_id: Mapped[str] = mapped_column(TrialId, primary_key=True)
     facts: Mapped[dict[str, Any]]
-    diff: Mapped[bytes | None] = mapped_column(LargeBinary)  # zlib-compressed working-tree diff
+
+
+class DiffRow(Base):
+    """Uncommitted changes of a source tree; the fact `git_diff` of environments names them."""
+
+    __tablename__ = "diffs"
+
+    diff_id: Mapped[str] = mapped_column(TrialId, primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)  # zlib-compressed output of `git diff`
+
+
+class LeaseRow(Base):
+    """A driver's right to its trials. One row per driver, so that a heartbeat costs one small write."""
+
+    __tablename__ = "leases"
+
+    owner: Mapped[str] = mapped_column(String(100), primary_key=True)
+    lease_until: Mapped[float]
 
 
 class AttemptRow(Base):
-    """One try at a trial, owned by one driver as long as its lease is renewed."""
+    """One try at a trial that a worker really began. At most one per trial is open (`ended_at` is null)."""
 
     __tablename__ = "attempts"
-    __table_args__ = (UniqueConstraint("trial_id", "number"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.trial_id"))
-    number: Mapped[int]  # 1-based
-    owner: Mapped[str] = mapped_column(String(100))  # the driver holding the lease
-    lease_until: Mapped[float]
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.trial_id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)  # 1-based
+    owner: Mapped[str] = mapped_column(String(100))  # the driver that ran it
     started_at: Mapped[float]
     ended_at: Mapped[float | None]
-    outcome: Mapped[str | None] = mapped_column(String(20))  # a State, or "lost"
+    outcome: Mapped[str | None] = mapped_column(String(20))  # a final State, "lost", or "retried"
     cause: Mapped[str | None] = mapped_column(String(40))  # orchestrator.execution.failures.Cause
     message: Mapped[str | None] = mapped_column(Text)
     traceback: Mapped[str | None] = mapped_column(Text)
     micro_batch: Mapped[int | None]
-    first_epoch: Mapped[int] = mapped_column(default=0)  # where it resumed
+    first_epoch: Mapped[int | None]  # the first it trained, where it resumed; null until that is over
     host: Mapped[str | None] = mapped_column(String(200))
     device: Mapped[str | None] = mapped_column(String(200))
     environment_id: Mapped[str | None] = mapped_column(ForeignKey("environments.environment_id"))
@@ -221,7 +240,7 @@ class PredictionsRow(Base):
 
 
 class CheckpointRow(Base):
-    """The newest complete checkpoint of a trial that has not ended."""
+    """The newest complete checkpoint of a trial that may run again."""
 
     __tablename__ = "checkpoints"
 

@@ -1,0 +1,113 @@
+"""What the ledger tells to those who run and mirror sweeps. (Analysis reads rows itself: `dashboards/queries.py`.)"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from sqlalchemy import Connection, func, select
+
+from orchestrator.records.schema import (
+    ArmRow,
+    AttemptRow,
+    CheckpointRow,
+    RejectionRow,
+    State,
+    SweepArmRow,
+    SweepRow,
+    SweepTrialRow,
+    TrialRow,
+)
+from orchestrator.records.values import Checkpoint, Refused, SweepInfo, Timing, TrialInfo
+
+TIMINGS = 10_000  # enough to calibrate a price; keeps a ledger of millions cheap to ask
+
+
+def sweeps(connection: Connection, name: str | None = None) -> list[SweepInfo]:
+    """Every sweep (or the one of that name), the newest change first."""
+    rows = select(SweepRow.__table__).order_by(SweepRow.updated_at.desc(), SweepRow.id.desc())
+    if name is not None:
+        rows = rows.where(SweepRow.name == name)
+    counts = select(SweepTrialRow.sweep_id, TrialRow.state, func.count().label("n"))
+    counts = counts.join(TrialRow, TrialRow.trial_id == SweepTrialRow.trial_id)
+    states: dict[int, dict[State, int]] = defaultdict(dict)
+    for row in connection.execute(counts.group_by(SweepTrialRow.sweep_id, TrialRow.state)):
+        states[row.sweep_id][State(row.state)] = row.n
+    refused: dict[int, list[Refused]] = defaultdict(list)
+    for row in connection.execute(select(RejectionRow.__table__).order_by(RejectionRow.id)):
+        refused[row.sweep_id].append(Refused(row.label, row.settings, row.reason))
+    return [
+        SweepInfo(
+            row.id,
+            row.name,
+            row.question,
+            row.definition,
+            row.reproduces,
+            row.created_at,
+            row.updated_at,
+            states[row.id],
+            tuple(refused[row.id]),
+        )
+        for row in connection.execute(rows)
+    ]
+
+
+def trials_of(connection: Connection, name: str) -> list[TrialInfo]:
+    """The trials of a sweep in the plan's order, each with its newest attempt's cause and message."""
+    tried = select(AttemptRow.trial_id, func.max(AttemptRow.number).label("newest")).group_by(AttemptRow.trial_id)
+    tried_by = tried.subquery()
+    found = (
+        select(TrialRow.__table__, SweepArmRow.label, SweepArmRow.settings, SweepArmRow.is_control)
+        .add_columns(AttemptRow.number, AttemptRow.cause, AttemptRow.message)
+        .select_from(SweepRow)
+        .join(SweepTrialRow, SweepTrialRow.sweep_id == SweepRow.id)
+        .join(TrialRow, TrialRow.trial_id == SweepTrialRow.trial_id)
+        .join(SweepArmRow, (SweepArmRow.sweep_id == SweepRow.id) & (SweepArmRow.arm_id == TrialRow.arm_id))
+        .outerjoin(tried_by, tried_by.c.trial_id == TrialRow.trial_id)
+        .outerjoin(AttemptRow, (AttemptRow.trial_id == TrialRow.trial_id) & (AttemptRow.number == tried_by.c.newest))
+        .where(SweepRow.name == name)
+        .order_by(SweepTrialRow.position, TrialRow.trial_id)
+    )
+    return [
+        TrialInfo(
+            trial_id=row.trial_id,
+            arm_id=row.arm_id,
+            label=row.label,
+            settings=row.settings,
+            is_control=row.is_control,
+            seed=row.seed,
+            state=State(row.state),
+            attempts=row.number or 0,
+            owner=row.owner,
+            estimated_seconds=row.estimated_seconds,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            cause=row.cause,
+            message=row.message,
+        )
+        for row in connection.execute(found)
+    ]
+
+
+def checkpoint(connection: Connection, trial_id: str) -> Checkpoint | None:
+    """Where a trial that has not finished can be taken up again."""
+    found = select(CheckpointRow.epoch, CheckpointRow.path).where(CheckpointRow.trial_id == trial_id)
+    row = connection.execute(found).one_or_none()
+    return None if row is None else Checkpoint(row.epoch, row.path)
+
+
+def timings(connection: Connection, device: str | None, arm_ids: set[str] | None) -> list[Timing]:
+    """Durations of finished trials that ran from their first epoch in one attempt, newest first."""
+    seconds = (AttemptRow.ended_at - AttemptRow.started_at).label("seconds")
+    found = (
+        select(TrialRow.arm_id, ArmRow.workload, AttemptRow.device, seconds)
+        .add_columns(TrialRow.estimated_seconds, ArmRow.executed_macs)
+        .join(TrialRow, TrialRow.trial_id == AttemptRow.trial_id)
+        .join(ArmRow, ArmRow.arm_id == TrialRow.arm_id)
+        .where(AttemptRow.outcome == State.FINISHED, AttemptRow.number == 1, AttemptRow.device.is_not(None))
+        .order_by(AttemptRow.ended_at.desc())
+        .limit(TIMINGS)
+    )
+    if device is not None:
+        found = found.where(AttemptRow.device == device)
+    rows = (Timing(**row) for row in connection.execute(found).mappings())
+    return [row for row in rows if arm_ids is None or row.arm_id in arm_ids]
