@@ -144,7 +144,8 @@ def _scaled(q: Queries, scale: float) -> Queries:
 def _one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
     """What autocast does before a matrix product; kernels it does not know need it done for them."""
     device = tensors[0].device.type
-    if torch.is_autocast_enabled(device) and tensors[0].dtype != torch.float64:
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if autocast and tensors[0].dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
     else:
         dtype = tensors[0].dtype

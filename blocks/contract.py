@@ -1,0 +1,377 @@
+"""The contract suite: what every block has to keep, checked on small maps without pytest.
+
+`check_block` runs every check on a block, ours or a third party's, and returns what it found; an empty list means that
+the block keeps the contract of `blocks.base`. Configs default to the block's default and every variant that changes
+one choice (a Literal or bool field); maps to sides that are distinct primes, so that transposed axes cannot pass.
+
+    findings = check_block("my_package:MyBlock")
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from blocks.base import Block
+from blocks.configs import BlockConfig, Shape
+from blocks.executed import observe
+from blocks.registry import BUILTIN, block_type, config_dict, config_type, parse_config
+
+_BATCH = 2
+_TRAINING_STEPS = 6
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}  # of the largest element
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One broken promise.
+
+    Attributes:
+        check: name of the check.
+        block: name of the block.
+        config: its config as JSON values.
+        shape: the map, or None if none fits.
+        message: what was expected and what came.
+    """
+
+    check: str
+    block: str
+    config: dict[str, Any]
+    shape: Shape | None
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.block} {self.check} at {self.shape} with {self.config}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A block class with a config and a map that fits it."""
+
+    block: type[Block[Any]]
+    config: BlockConfig
+    shape: Shape
+
+    def build(
+        self, *, config: BlockConfig | None = None, dtype: torch.dtype = torch.float64, scramble: bool = True
+    ) -> Block[Any]:
+        """The block with reproducible weights; `scramble` moves them (and running statistics) off their start."""
+        torch.manual_seed(0)
+        block = self.block(config or self.config, self.shape).to(dtype)
+        if scramble:
+            _scramble(block)
+        return block
+
+    def clips(self, *, dtype: torch.dtype = torch.float64, shape: Shape | None = None) -> Tensor:
+        """Reproducible clips `[2, C, T, H, W]`."""
+        generator = torch.Generator().manual_seed(1)
+        return torch.randn(_BATCH, *(shape or self.shape), generator=generator, dtype=torch.float64).to(dtype)
+
+
+def check_block(
+    block: str | type[Block[Any]],
+    configs: Sequence[BlockConfig] | None = None,
+    shapes: Sequence[Shape] | None = None,
+) -> list[Finding]:
+    """Run the whole contract suite.
+
+    Args:
+        block: a registered name, ``"module:Class"``, or the class.
+        configs: what to check; default: `variants` of the block's default config.
+        shapes: maps to check each config on; default: `fitting_shape` of each config.
+
+    Returns:
+        Everything that is wrong; empty if the block keeps the contract.
+
+    Raises:
+        UnknownBlock: the name leads to no block.
+    """
+    kind = block_type(block) if isinstance(block, str) else block
+    findings = []
+    for config in configs if configs is not None else variants(_config_class(kind)()):
+        found = fitting_shape(config)
+        at = list(shapes) if shapes is not None else [found] if found else []
+        if not at:
+            message = f"problems() accepts none of the usual maps: {'; '.join(config.problems(Shape(64, 4, 7, 5)))}"
+            findings.append(Finding("fits_a_map", config.name, config_dict(config), None, message))
+        findings += [finding for shape in at for finding in check_case(Case(kind, config, shape))]
+    return findings
+
+
+def check_case(case: Case) -> list[Finding]:
+    """Run every check on one case."""
+    return [
+        Finding(check.__name__, case.config.name, config_dict(case.config), case.shape, message)
+        for check in CHECKS
+        for message in _messages(check, case)
+    ]
+
+
+def variants(config: BlockConfig) -> list[BlockConfig]:
+    """`config` and every valid config that differs from it in one Literal or bool field."""
+    hints = get_type_hints(type(config))
+    found = [config]
+    for field in fields(config):
+        hint = hints[field.name]
+        options = get_args(hint) if get_origin(hint) is Literal else (False, True) if hint is bool else ()
+        for option in options:
+            if option != getattr(config, field.name) and field.name != "implementation":
+                found += _if_valid(config, field.name, option)
+    return found
+
+
+def fitting_shape(config: BlockConfig) -> Shape | None:
+    """The first usual map without problems: distinct prime sides where the block allows them."""
+    channels = (48, 64, 96, 128, 256, 512)  # a sixteenth of 48 is still more than one
+    sides = ((3, 7, 5), (4, 7, 5), (8, 7, 5), (3, 11, 13), (4, 11, 13), (8, 23, 19))
+    shapes = (Shape(c, *side) for side, c in product(sides, channels))
+    return next((shape for shape in shapes if not config.problems(shape)), None)
+
+
+def shape_and_dtype(case: Case) -> Iterator[str]:
+    """The output has the shape and dtype of the input and is finite, in training and evaluation."""
+    for dtype, training in product((torch.float32, torch.float64), (True, False)):
+        x = case.clips(dtype=dtype)
+        y = case.build(dtype=dtype).train(training)(x)
+        if y.shape != x.shape or y.dtype != dtype:
+            yield f"expected {tuple(x.shape)} {dtype}, got {tuple(y.shape)} {y.dtype}"
+        elif not y.isfinite().all():
+            yield f"{dtype} output is not finite (training={training})"
+
+
+def trains_from_the_start(case: Case) -> Iterator[str]:
+    """A few steps from the initial weights, every trainable parameter and the input have received a gradient.
+
+    A zero-initialised scale may hold back what lies before it for a step, but not for ever, as it does when a ReLU
+    follows a BatchNorm whose gamma and beta are zero. Every second step runs in eval mode, because a bias before a
+    BatchNorm has no effect in training.
+    """
+    block, x = case.build(scramble=False), case.clips().requires_grad_()
+    inputs = {"the input": x, **_trainable(block)}
+    waiting = set(inputs)
+    for step in range(_TRAINING_STEPS):
+        y = block.train(step % 2 == 0)(x)
+        goal = torch.randn(y.shape, generator=torch.Generator().manual_seed(step), dtype=y.dtype)
+        found = torch.autograd.grad((y * goal).sum(), list(inputs.values()), allow_unused=True)
+        grads = dict(zip(inputs, found, strict=True))
+        unused = [name for name, grad in grads.items() if grad is None]
+        if unused:
+            yield f"forward does not use: {', '.join(unused)}"
+            return
+        waiting -= {name for name, grad in grads.items() if grad.any()}
+        _step(_trainable(block), grads)
+    if waiting:
+        yield f"zero gradient for {_TRAINING_STEPS} steps: {', '.join(sorted(waiting))}"
+
+
+def identity_at_start(case: Case) -> Iterator[str]:
+    """A block that promises it returns its input exactly when it is new."""
+    if not case.block.identity_at_start:
+        return
+    for training in (True, False):
+        x = case.clips()
+        y = case.build(scramble=False).train(training)(x)
+        if not torch.equal(x, y):
+            yield f"differs from the input by {_gap(y, x):.1e} (training={training})"
+
+
+def clips_are_independent_in_eval(case: Case) -> Iterator[str]:
+    """In evaluation a clip's output does not depend on the other clips of its batch."""
+    block, x = case.build().eval(), case.clips()
+    gap = _gap(block(x)[:1], block(x[:1]))
+    if gap > _TOLERANCE[x.dtype]:
+        yield f"a clip alone and in a batch differ by {gap:.1e}"
+
+
+def deterministic(case: Case) -> Iterator[str]:
+    """One seed, one block; one block and input, one output."""
+    first, second, x = case.build(scramble=False), case.build(scramble=False), case.clips()
+    if not all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)):
+        yield "the same seed initialised different weights"
+    block = case.build().eval()
+    if not torch.equal(block(x), block(x)):
+        yield "the same input gave different outputs in eval mode"
+
+
+def config_survives_json(case: Case) -> Iterator[str]:
+    """A config written as JSON and read again is the same config."""
+    values = json.loads(json.dumps(config_dict(case.config)))
+    if case.config.name in BUILTIN:
+        again = parse_config(values)
+    else:  # need not be registered under its name yet
+        again = type(case.config).parse({key: value for key, value in values.items() if key != "name"})
+    if again != case.config:
+        yield f"expected {case.config}, got {again}"
+
+
+def state_survives_a_file(case: Case) -> Iterator[str]:
+    """Weights saved and loaded into a new block give the same output; loading runs no pickled code."""
+    block, x, file = case.build().eval(), case.clips(), io.BytesIO()
+    torch.save(block.state_dict(), file)
+    file.seek(0)
+    again = case.build(scramble=False).eval()
+    again.load_state_dict(torch.load(file, weights_only=True))
+    if not torch.equal(block(x), again(x)):
+        yield "the reloaded block gives another output"
+
+
+def cost_is_what_runs(case: Case) -> Iterator[str]:
+    """The closed form equals the parameters there are and what the reference evaluation executes."""
+    with torch.device("meta"):
+        block = case.block(_with(case.config, implementation="reference"), case.shape)
+    cost, executed = block.cost(), observe(block, case.shape)
+    counted = {
+        "params": (cost.params, sum(parameter.numel() for parameter in block.parameters())),
+        "macs": (cost.macs, executed.macs),
+        "product_macs": (cost.product_macs, executed.product_macs),
+        "peak_activation_elements": (cost.peak_activation_elements, executed.peak_activation_elements),
+    }
+    for name, (formula, counts) in counted.items():
+        if formula != counts:
+            yield f"closed form says {name} = {formula}, executed {counts}"
+
+
+def problems_are_raised(case: Case) -> Iterator[str]:
+    """What `problems` finds stops the construction with every problem named; what it accepts runs."""
+    c, t, h, w = case.shape
+    for shape in (Shape(c + 1, t, h, w), Shape(1, t, h, w), Shape(c, 1, 1, 1), Shape(c, t, 1, w), Shape(c, 1, h, w)):
+        problems = case.config.problems(shape)
+        try:
+            with torch.device("meta"):
+                case.block(case.config, shape).eval()(torch.empty(_BATCH, *shape))
+        except ValueError as error:
+            unsaid = [problem for problem in problems if problem not in str(error)]
+            if not problems:
+                yield f"problems({shape}) is empty, but: {error}"
+            elif unsaid:
+                yield f"the error at {shape} does not say {unsaid}"
+        else:
+            if problems:
+                yield f"problems({shape}) says {problems}, but the block was built and ran"
+
+
+def attention_maps(case: Case) -> Iterator[str]:
+    """Maps of one position: `[B, G, T, H, W]`, finite, non-negative where promised, never through the N x N map."""
+    block, x = case.build().eval(), case.clips()
+    position = (case.shape.frames - 1, case.shape.height // 2, case.shape.width // 3)
+    maps = block.attention(x, position)
+    if maps is None:
+        return
+    if maps.ndim != 5 or maps.shape[0] != x.shape[0] or maps.shape[2:] != x.shape[2:]:
+        yield f"expected [{x.shape[0]}, G, {', '.join(map(str, x.shape[2:]))}], got {list(maps.shape)}"
+    elif not maps.isfinite().all():
+        yield "a map is not finite"
+    elif maps.min() < 0 and not block.signed_attention:
+        yield f"a map has the value {maps.min():.1e}; negative ones need signed_attention"
+    larger = case.shape._replace(height=8 * case.shape.height, width=8 * case.shape.width)
+    with torch.device("meta"):
+        empty = case.block(case.config, larger)
+    seen = observe(empty, larger, lambda block, x: block.attention(x, position))  # type: ignore[operator]
+    if seen.largest_tensor_elements >= larger.positions**2:
+        yield f"a tensor of {seen.largest_tensor_elements} elements was made at N={larger.positions}"
+
+
+def auto_equals_reference(case: Case) -> Iterator[str]:
+    """Both implementations agree, forward and backward, and cost the same."""
+    if not hasattr(case.config, "implementation"):
+        return
+    auto, reference = (_with(case.config, implementation=choice) for choice in ("auto", "reference"))
+    if case.block.closed_form(auto, case.shape) != case.block.closed_form(reference, case.shape):
+        yield "the counted cost depends on the implementation"
+    for dtype, tolerance in _TOLERANCE.items():
+        ours, plain = (_forward_backward(case, config, dtype) for config in (auto, reference))
+        for name, value in plain.items():
+            if (gap := _gap(ours[name], value)) > tolerance:
+                yield f"{name} differs by {gap:.1e} of its largest element in {dtype}, allowed {tolerance:.0e}"
+
+
+CHECKS: tuple[Callable[[Case], Iterator[str]], ...] = (
+    shape_and_dtype,
+    trains_from_the_start,
+    identity_at_start,
+    clips_are_independent_in_eval,
+    deterministic,
+    config_survives_json,
+    state_survives_a_file,
+    cost_is_what_runs,
+    problems_are_raised,
+    attention_maps,
+    auto_equals_reference,
+)
+
+
+def _messages(check: Callable[[Case], Iterator[str]], case: Case) -> list[str]:
+    try:
+        return list(check(case))
+    except Exception as error:  # a third party's block may raise anything; one check must not hide the others
+        return [f"{type(error).__name__}: {error}"]
+
+
+def _config_class(kind: type[Block[Any]]) -> type[BlockConfig]:
+    builtin = {path: name for name, (_, path) in BUILTIN.items()}
+    name = builtin.get(f"{kind.__module__}:{kind.__qualname__}")
+    if name is not None:
+        return config_type(name)
+    if not hasattr(kind, "Config"):
+        raise ValueError(f"{kind.__qualname__} needs an attribute Config, a frozen dataclass derived from BlockConfig")
+    config: type[BlockConfig] = kind.Config
+    return config
+
+
+def _if_valid(config: BlockConfig, field: str, option: object) -> list[BlockConfig]:
+    try:
+        return [replace(config, **{field: option})]
+    except ValueError:
+        return []  # an option that excludes another choice is no variant
+
+
+def _with(config: BlockConfig, *, implementation: str) -> BlockConfig:
+    if not hasattr(config, "implementation"):
+        return config
+    return replace(config, **{"implementation": implementation})
+
+
+def _scramble(block: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in _trainable(block).values():
+            parameter.copy_(0.3 * torch.randn_like(parameter))
+        for name, buffer in block.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.copy_(0.3 * torch.randn_like(buffer))
+            elif name.endswith("running_var"):
+                buffer.copy_(0.5 + torch.rand_like(buffer))
+
+
+def _trainable(block: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter for name, parameter in block.named_parameters() if parameter.requires_grad}
+
+
+def _step(parameters: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            grad = grads[name]
+            parameter.sub_(0.1 * grad / grad.abs().max().clamp_min(torch.finfo(grad.dtype).tiny))
+
+
+def _forward_backward(case: Case, config: BlockConfig, dtype: torch.dtype) -> dict[str, Tensor]:
+    block, x = case.build(config=config, dtype=dtype), case.clips(dtype=dtype).requires_grad_()
+    block.train(dtype == torch.float64)  # a bias before a BatchNorm has a gradient of pure rounding error in training
+    torch.manual_seed(2)  # the same dropout
+    y = block(x)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    named = {"input": x, **_trainable(block)}
+    grads = torch.autograd.grad((y * weights).sum(), list(named.values()))
+    return {"output": y, **{f"gradient of {name}": grad for name, grad in zip(named, grads, strict=True)}}
+
+
+def _gap(given: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest element, or over 1 where everything is smaller."""
+    difference = (given.detach() - expected.detach()).abs().max()
+    return float(difference / expected.detach().abs().max().clamp_min(1.0))
