@@ -1,1 +1,19 @@
-"""Settings of the whole suite."""
+"""Settings of the whole suite.
+
+Shapes in the signatures of `blocks` are executed: jaxtyping's import hook checks every call with beartype. Set
+LONGRANGE_CHECK_SHAPES=0 to run without; `torch.compile` cannot trace the checks, so its tests start such a process.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+_WITHOUT_TENSORS = {"__init__", "configs", "registry"}
+
+if os.environ.get("LONGRANGE_CHECK_SHAPES", "1") != "0":
+    from jaxtyping import install_import_hook
+
+    _folder = Path(__file__).resolve().parents[1] / "blocks"
+    _checked = sorted(f"blocks.{file.stem}" for file in _folder.glob("*.py") if file.stem not in _WITHOUT_TENSORS)
+    assert not set(_checked) & set(sys.modules), "blocks were imported before their shape checks were installed"
+    install_import_hook(_checked, "beartype.beartype")
