@@ -63,6 +63,6 @@ class GC(Block[GCConfig]):
         return Cost(
             macs=2 * c * n + 2 * c * width,
             params=c + 1 + 2 * c * width + width + c + 2 * width,
-            peak_activation_elements=max(2 * c * n + c, c * n + 2 * n),
+            peak_activation_elements=max(2 * c * n + 2 * c, c * n + 2 * n),
             product_macs=c * n,
         )

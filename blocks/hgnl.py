@@ -103,21 +103,23 @@ class HGNL(Block[HGNLConfig]):
 
     @classmethod
     def closed_form(cls, config: HGNLConfig, shape: Shape) -> Cost:
-        """Three grouped convolutions and two products per group; the mean and s Fo multiply and accumulate nothing."""
+        """Three grouped convolutions and two products per group; the mean and s Fo multiply and accumulate nothing.
+
+        The peak is either the attention (x, the frames' features, q, k, v and two maps, or one map and Fo) or the end
+        of the block (x, Fo, s Fo and the output).
+        """
         m, m1 = shape.channels, shape.channels // config.reduction
         frames = config.level == "frames"
         n = shape.frames if frames else shape.positions
         weights_q, weights_v = m * m1 // config.g1, m * m // config.g2
         product = n * n * (m1 + m)
         shared_q, shared_v = (config.g1, config.g2) if config.shared else (1, 1)
-        features = m * shape.positions + (m * n if frames else 0)
         maps = config.g2 * n * n
+        during = m * shape.positions + (m * n if frames else 0) + (2 * m1 + m) * n + maps + max(maps, m * n)
         return Cost(
             macs=(2 * weights_q + weights_v) * n + product,
             params=2 * (weights_q + m1) // shared_q + (weights_v + m) // shared_v + 1,
-            peak_activation_elements=max(
-                features + (2 * m1 + m) * n + maps + max(maps, m * n), features + 2 * m * n + m * shape.positions
-            ),
+            peak_activation_elements=max(during, 2 * m * shape.positions + 2 * m * n),
             product_macs=product,
         )
 

@@ -97,21 +97,45 @@ class RNL(Block[RNLConfig]):
 
     @classmethod
     def closed_form(cls, config: RNLConfig, shape: Shape) -> Cost:
-        """W_g, F_theta (pooling multiplies nothing), two products of width C' with M keys, W_z."""
+        """W_g, F_theta (pooling multiplies nothing), two products of width C' with M keys, W_z.
+
+        M = T (H/2) (W/2) when sub-sampled, else N. The peak is F_theta (x, g, its result and the masked
+        kernel, the padded map or the maxima's indices), the attention (x, g, theta, pooled keys and values, and two maps, or one map and the larger of y and
+        the unit vectors of `cosine`), or the end of the block (x, y and two maps of C channels).
+        """
         c, n, width = shape.channels, shape.positions, shape.channels // config.reduction
         m = shape.frames * (shape.height // 2) * (shape.width // 2) if config.sub_sample else n
-        taps = prod(config.kernel) if config.aggregate == "conv" and prod(config.kernel) > 1 else 0
-        masked = config.parity == "masked_grouped"
-        region = width * taps * (_group(width) if masked else 1)
+        region = _RegionCost(config, shape)
         product = 2 * n * m * width
-        keys = 2 * width * m if config.sub_sample else 0
-        same = prod(config.kernel) == 1
+        pooled = 2 * width * m if config.sub_sample else 0
+        units = width * (n + m) if config.affinity == "cosine" else 0
+        held = (c + (2 if region.taps > 1 else 1) * width) * n
         return Cost(
-            macs=2 * c * width * n + region * n + product,
-            params=2 * c * width + width + 3 * c + region * (2 if masked else 1),
-            peak_activation_elements=max((c + (1 if same else 2) * width) * n + keys + 2 * n * m, (3 * c + width) * n),
+            macs=2 * c * width * n + region.macs + product,
+            params=2 * c * width + width + 3 * c + region.params,
+            peak_activation_elements=max(
+                held + region.operand, held + pooled + n * m + max(n * m, width * n, units), (3 * c + width) * n
+            ),
             product_macs=product,
         )
+
+
+class _RegionCost:
+    """What F_theta multiplies, stores, and holds beside its input and output."""
+
+    def __init__(self, config: RNLConfig, shape: Shape) -> None:
+        width = shape.channels // config.reduction
+        self.taps = prod(config.kernel)
+        self.macs = self.params = self.operand = 0
+        if self.taps > 1 and config.aggregate == "conv":
+            masked = config.parity == "masked_grouped"
+            stored = width * self.taps * (_group(width) if masked else 1)
+            self.macs = stored * shape.positions
+            self.params, self.operand = (2 * stored, stored) if masked else (stored, 0)
+        elif self.taps > 1 and config.aggregate == "avg":
+            self.operand = width * prod(size + k - 1 for size, k in zip(shape[1:], config.kernel, strict=True))
+        elif self.taps > 1:
+            self.operand = width * shape.positions
 
 
 class Region(nn.Module):
