@@ -121,22 +121,20 @@ class BAT(Block[BATConfig]):
     @classmethod
     def closed_form(cls, config: BATConfig, shape: Shape) -> Cost:
         """Table 1 for the 1x1 convolutions and the matrices, exact instead of rounded, plus M and its product."""
-        d, t = shape.channels, shape.frames
-        c, n = d // config.reduction, shape.positions
-        size = (config.s, config.s) if config.matrix == "downsampling" else (shape.height, shape.width)
-        inner = t * size[0] * size[1]
-        macs, params = c * d * (n + n) + c * c * inner, 2 * c * d + c * c + 4 * c + 3 * d + 2 * c
-        product = matrices = 0
-        if config.k:
-            p, side = config.predictor or config.k, _sides(config, shape)
-            kernels = [p * config.k * s**3 for s in side]
-            temporal = p * config.kt * config.ts**3 if config.temporal else 0
-            macs += c * p * inner + sum(kernels) * t + temporal
-            params += c * p + 3 * p + sum(kernels) + temporal + config.k * sum(s**2 for s in side)
-            params += config.kt * config.ts**2 if config.temporal else 0
-            product = c * inner * (sum(size) + (t if config.temporal else 0))
-            matrices = c * t * max(s**2 for s in size)
-        peak = max((d + 2 * c) * n, d * n + 2 * c * inner + matrices, (3 * d) * n + c * n)
+        d, n, t = shape.channels, shape.positions, shape.frames
+        c, (height, width) = d // config.reduction, _inner_size(config, shape)
+        inner = t * height * width
+        macs, params = 2 * d * c * n + c * c * inner, 2 * d * c + c * c + 6 * c + 3 * d
+        if config.k == 0:
+            return Cost(macs=macs, params=params, peak_activation_elements=(3 * d + c) * n)
+        p, sides = config.predictor or config.k, _sides(config, shape)
+        per_frame = sum(p * config.k * s**3 for s in sides)
+        per_clip = p * config.kt * config.ts**3 * config.temporal
+        macs += c * p * inner + per_frame * t + per_clip
+        params += (c + 3) * p + per_frame + per_clip
+        params += config.k * sum(s**2 for s in sides) + config.kt * config.ts**2 * config.temporal
+        product = c * inner * (height + width + t * config.temporal)
+        peak = _peak(config, shape)
         return Cost(macs=macs + product, params=params, peak_activation_elements=peak, product_macs=product)
 
 
@@ -163,23 +161,23 @@ class MatrixPredictor(nn.Module):
         self, x: Float[Tensor, "b c t h w"]
     ) -> tuple[Float[Tensor, "b k t s s"], Float[Tensor, "b k t s2 s2"], Float[Tensor, "b kt ts ts"] | None]:
         f = self.compress(x)
-        (rows, columns), k = self.sides, self.config.k
-        rows_f = split_bands(f.amax(4), 3, rows).amax(4)
-        columns_f = split_bands(f.amax(3), 3, columns).amax(4)
-        p = self.conv_p(rows_f.unsqueeze(4)).reshape(x.shape[0], k, rows, rows, -1).permute(0, 1, 4, 2, 3)
-        q = self.conv_q(columns_f.unsqueeze(3)).reshape(x.shape[0], k, columns, columns, -1).permute(0, 1, 4, 2, 3)
-        p, q = self._normalised(p, -1), self._normalised(q, -2)
+        (rows, columns), (k, kt, ts) = self.sides, (self.config.k, self.config.kt, self.config.ts)
+        p = self._matrices(self.conv_p, split_bands(f.amax(4), 3, rows).amax(4).unsqueeze(4), k, -1)
+        q = self._matrices(self.conv_q, split_bands(f.amax(3), 3, columns).amax(4).unsqueeze(3), k, -2)
         if self.conv_m is None:
             return p, q, None
-        ts = self.config.ts
-        frames_f = f.mean((3, 4)).reshape(x.shape[0], -1, ts, f.shape[2] // ts).mean(3)
-        m = self.conv_m(frames_f[..., None, None]).reshape(x.shape[0], self.config.kt, ts, ts)
-        return p, q, self._normalised(m, -1)
+        frames = f.mean((3, 4)).reshape(f.shape[0], f.shape[1], ts, -1).mean(3)
+        return p, q, self._matrices(self.conv_m, frames[..., None, None], kt, -1).squeeze(2)
 
-    def _normalised(self, matrix: Float[Tensor, "*batch s s"], dim: int) -> Float[Tensor, "*batch s s"]:
+    def _matrices(
+        self, conv: nn.Conv3d, pooled: Float[Tensor, "b p t h w"], groups: int, dim: int
+    ) -> Float[Tensor, "b groups t2 s s"]:
+        """One convolution over everything pooled gives all matrices of a frame; `dim` sums to one in each (eq. 2)."""
+        side = max(conv.kernel_size)
+        matrices: Tensor = conv(pooled).reshape(pooled.shape[0], groups, side, side, -1).permute(0, 1, 4, 2, 3)
         if self.config.normalise == "softmax":
-            return matrix.softmax(dim)
-        positive = matrix.sigmoid()
+            return matrices.softmax(dim)
+        positive = matrices.sigmoid()
         return positive / positive.sum(dim, keepdim=True)
 
 
@@ -214,9 +212,8 @@ def transform_plain(
     m: Float[Tensor, "b kt ts ts"] | None,
 ) -> Float[Tensor, "b c t h w"]:
     """Eq. 1 and 7 with the expanded H x H, W x W and T x T matrices: the definition, and what is counted."""
-    grouped_bkcthw = x.reshape(len(p), p.shape[1], -1, *x.shape[2:])
-    p_full, q_full = expand(p, x.shape[3]), expand(q.mT, x.shape[4]).mT
-    y = (p_full.unsqueeze(2) @ grouped_bkcthw @ q_full.unsqueeze(2)).reshape(x.shape)
+    y = expand(p, x.shape[3]).unsqueeze(2) @ x.reshape(p.shape[0], p.shape[1], -1, *x.shape[2:])
+    y = (y @ expand(q.mT, x.shape[4]).mT.unsqueeze(2)).reshape(x.shape)
     return y if m is None else _along_time(expand(m, x.shape[2]), y)
 
 
@@ -240,8 +237,8 @@ def expand(matrix: Float[Tensor, "*batch s s"], size: int) -> Float[Tensor, "*ba
         return full
     first, last = _covering(size, s, matrix.device)
     both = (first != last).to(matrix.dtype)
-    taken = full.index_select(-1, first) + full.index_select(-1, last) * both
-    return join_bands(taken, taken.ndim - 2, s, size)
+    full = full.index_select(-1, first) + full.index_select(-1, last) * both
+    return join_bands(full, full.ndim - 2, s, size)
 
 
 def split_bands(x: Float[Tensor, ...], dim: int, s: int) -> Float[Tensor, ...]:
@@ -283,6 +280,43 @@ def _conv_bn_relu(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv3d(inputs, outputs, 1), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True))
 
 
+def _inner_size(config: BATConfig, shape: Shape) -> tuple[int, int]:
+    """Height and width of the map that P and Q transform."""
+    return (config.s, config.s) if config.matrix == "downsampling" else (shape.height, shape.width)
+
+
 def _sides(config: BATConfig, shape: Shape) -> tuple[int, int]:
     """Sides of P and Q."""
     return (shape.height, shape.width) if config.matrix == "full" else (config.s, config.s)
+
+
+def _peak(config: BATConfig, shape: Shape) -> int:
+    """Elements held by `transform_plain`, the predictor before it or the expansion to D channels after it."""
+    d, t, (height, width) = shape.channels, shape.frames, _inner_size(config, shape)
+    c, (rows, columns), kt = d // config.reduction, _sides(config, shape), config.k * t
+    inner = c * t * height * width
+    base = d * shape.positions + inner
+    p = config.predictor or config.k
+    f = p * t * height * width
+
+    def made(groups: int, s: int, pooled: int) -> int:
+        """What one convolution of the predictor makes: its input, its output and what normalises that."""
+        return p * pooled + groups * (2 * s * s if config.normalise == "softmax" else 3 * s * s + s)
+
+    def applied(groups: int, s: int, size: int, frames: int) -> int:
+        """A matrix expanded from s to `size`, or one copy of it per channel and the product."""
+        padded = -(-size // s) * s
+        building = groups * padded**2 + (padded // s) ** 2
+        if padded != size:
+            building += 3 * groups * padded * size + 3 * size
+        copies = c * frames * size**2 if groups < c * frames else 0
+        return max(building, groups * size**2 + copies + inner)
+
+    moments = [2 * f, f + made(kt, rows, t * rows), f + kt * rows**2 + made(kt, columns, t * columns)]
+    small = kt * (rows**2 + columns**2)
+    if config.temporal:
+        moments.append(f + small + made(config.kt, config.ts, config.ts))
+        small += config.kt * config.ts**2
+        moments.append(small + inner + applied(config.kt, config.ts, t, 1))
+    moments += [small + applied(kt, rows, height, t), small + inner + applied(kt, columns, width, t)]
+    return max(base + max(moments), 3 * d * shape.positions + c * shape.positions)

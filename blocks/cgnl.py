@@ -49,11 +49,13 @@ class CGNL(Block[CGNLConfig]):
         nn.init.zeros_(self.norm.bias)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+        z: Tensor = self.norm(self.z(self._respond(x)))
+        return z + x
+
+    def _respond(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b width t h w"]:
         theta_bgl, phi_bgl, g_bgl = (self._grouped(conv(x)).flatten(2) for conv in (self.theta, self.phi, self.g))
         multiply = _plain if self.config.implementation == "reference" else _fast
-        y = multiply(theta_bgl, phi_bgl, g_bgl).reshape(x.shape[0], -1, *x.shape[2:])
-        z: Tensor = self.norm(self.z(y))
-        return z + x
+        return multiply(theta_bgl, phi_bgl, g_bgl).reshape(x.shape[0], -1, *x.shape[2:])
 
     @torch.no_grad()
     def attention(self, x: Float[Tensor, "b c t h w"], position: Position) -> Float[Tensor, "b groups t h w"]:
@@ -61,6 +63,11 @@ class CGNL(Block[CGNLConfig]):
         theta, phi = self._grouped(self.theta(x)).sum(2), self._grouped(self.phi(x)).sum(2)
         t, h, w = position
         return phi * theta[:, :, t, h, w, None, None, None]
+
+    @property
+    def signed_attention(self) -> bool:
+        """The dot-product kernel has both signs."""
+        return True
 
     def _grouped(self, x: Float[Tensor, "b width t h w"]) -> Float[Tensor, "b groups c t h w"]:
         return x.reshape(x.shape[0], self.config.groups, -1, *x.shape[2:])
@@ -75,7 +82,7 @@ class CGNL(Block[CGNLConfig]):
         return Cost(
             macs=weights * n + product,
             params=weights + 2 * c,
-            peak_activation_elements=max(c + 4 * width, 3 * c) * n,
+            peak_activation_elements=max((c + 4 * width) * n + groups, 3 * c * n + 2 * groups),
             product_macs=product,
         )
 

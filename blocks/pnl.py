@@ -163,7 +163,8 @@ def _peak(config: PNLConfig, shape: Shape) -> int:
     """Either the two maps of one scale, beside x, all pooled groups and the responses so far, or the combination."""
     scales, full = _scales(config, shape), prod(shape)
     pooled = sum(prod(scale) for scale in scales[1:])
-    moments = [3 * full]
+    mixing = full + shape.channels + 2 * config.n**2 if config.combine == "attention" else 0
+    moments = [3 * full + mixing]
     for k, scale in enumerate(scales):
         n, width = scale.positions, scale.channels // config.reduction
         embedding = {"gaussian": 0, "concatenation": 2 * n}.get(config.affinity, 2 * width * n)
