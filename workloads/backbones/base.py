@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Generic, Literal, Protocol, TypeVar, cast
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from workloads.backbones.config import BackboneConfig
-from workloads.backbones.layers import ChannelsLast, LongRange
+from workloads.backbones.families import Consensus
+from workloads.backbones.layers import LongRange
 
-Consensus = Literal["features", "scores", "max_features", "max_scores"]
+Chain = dict[str, tuple[nn.Module, ...]]
 
 ConfigT = TypeVar("ConfigT", bound=BackboneConfig)
 
@@ -22,77 +23,45 @@ class TakesBlocks(Protocol):
     long_range: LongRange
 
 
-class Head(nn.Module):
-    """Map of the last stage -> frame features -> (block) -> one vector of scores per clip.
-
-    Frame features are the spatial mean of every frame, `[B, C, T, 1, 1]`, through the `neck`. Frames then meet in the
-    `consensus`: `features` classifies the mean feature, `scores` averages the scores of the frames. Both give the
-    same scores at test time; dropout (per clip or per frame) and the executed MACs of the classifier differ.
-    `max_features` and `max_scores` take the maximum instead of the mean.
-
-    Args:
-        neck: on the frame features: identity, 1x1 reduction, temporal Xception block.
-        long_range: holds the block inserted at the head, if any.
-        dropout: before the classifier.
-        fc: the classifier.
-        consensus: see above.
-    """
-
-    def __init__(
-        self, neck: nn.Module, long_range: LongRange, dropout: nn.Module, fc: nn.Module, *, consensus: Consensus
-    ) -> None:
-        super().__init__()
-        self.neck, self.long_range, self.dropout, self.fc = neck, long_range, dropout, fc
-        self.consensus = consensus
+class SpatialMean(nn.Module):
+    """One feature per frame: `[B, C, T, H, W]` -> `[B, C, T, 1, 1]`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return classify(
-            x,
-            neck=self.neck,
-            long_range=self.long_range,
-            dropout=self.dropout,
-            fc=self.fc,
-            consensus=self.consensus,
-        )
+        return x.mean(dim=(3, 4), keepdim=True)
 
 
-def frame_features(x: Tensor, neck: nn.Module) -> Tensor:
-    """The spatial mean of every frame, through the neck: `[B, C, T, H, W]` -> `[B, m, T, 1, 1]`."""
-    out: Tensor = neck(x.mean(dim=(3, 4), keepdim=True))
-    return out
+class FrameVectors(nn.Module):
+    """Frame features as rows: `[B, m, T, 1, 1]` -> `[B, T, m]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).transpose(1, 2)
 
 
-def classify(
-    x: Tensor,
-    *,
-    neck: nn.Module,
-    long_range: LongRange,
-    dropout: nn.Module,
-    fc: nn.Module,
-    consensus: Consensus,
-) -> Tensor:
-    """The head's computation, `[B, C, T, H, W]` -> `[B, classes]`; see `Head`."""
-    features = long_range(frame_features(x, neck)).flatten(2).transpose(1, 2)
-    scores: Tensor
-    if consensus in ("features", "max_features"):
-        scores = fc(dropout(_over_frames(features, consensus)))
-        return scores
-    return _over_frames(fc(dropout(features)), consensus)
+class OverFrames(nn.Module):
+    """Mean or maximum over the frames: `[B, T, m]` -> `[B, m]`."""
 
+    def __init__(self, *, maximum: bool) -> None:
+        super().__init__()
+        self.maximum = maximum
 
-def _over_frames(x: Tensor, consensus: str) -> Tensor:
-    return x.amax(dim=1) if consensus.startswith("max") else x.mean(dim=1)
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax(dim=1) if self.maximum else x.mean(dim=1)
 
 
 class Backbone(nn.Module, ABC, Generic[ConfigT]):
     """A network whose features flow `stem -> res2 -> res3 -> res4 -> res5 -> head`.
+
+    The head takes the spatial mean of every frame through the `neck` (identity, 1x1 reduction, ...) and the block
+    inserted there, if any. Then the frames meet: consensus `features` classifies the mean feature, `scores` averages
+    the scores of the frames; at test time both give the same scores, but dropout (per clip or per frame) and the
+    executed MACs of the classifier differ. `max_*` takes the maximum instead.
 
     A backbone is a `TakesBlocks` itself: the block at the head is in its own `long_range`. Subclasses set
     `classifier_key`, the attribute (and checkpoint key) of their last linear layer.
 
     Args:
         config: the frozen choices.
-        consensus: how frames meet, see `Head`.
+        consensus: how frames meet, see above.
 
     Raises:
         ValueError: values of the config do not go together; all problems in one message.
@@ -107,50 +76,62 @@ class Backbone(nn.Module, ABC, Generic[ConfigT]):
             raise ValueError(f"backbone {config.name!r} cannot be built: " + "; ".join(problems))
         self.config: ConfigT = config
         self.consensus: Consensus = consensus
-        self.layout = ChannelsLast()
+        self.spatial_mean = SpatialMean()
         self.neck: nn.Module = nn.Identity()
         self.long_range = LongRange()
+        self.frame_vectors = FrameVectors()
+        self.over_frames = OverFrames(maximum=consensus.startswith("max"))
         self.dropout = nn.Dropout(config.dropout)
 
     @abstractmethod
-    def body(self) -> dict[str, nn.Module]:
-        """Stage name -> module, `stem` to `res5` in network order, made of this network's own layers."""
+    def body(self) -> Chain:
+        """Stage name -> the modules one after the other, for `stem`, `res2`, .. `res5` in network order."""
 
     @abstractmethod
-    def features(self, x: Tensor) -> Tensor:
-        """The map after the last stage: `[B, channels, T, H, W]` -> `[B, C, T', H', W']`."""
-
-    @abstractmethod
-    def residual_units(self, stage: str) -> Sequence[nn.Module]:
+    def residual_units(self, stage: str) -> Sequence[TakesBlocks]:
         """The residual units of `res2` .. `res5`, in order."""
+
+    @property
+    def last_linear(self) -> nn.Module:
+        """The last linear layer, whatever its key."""
+        return self.get_submodule(self.classifier_key)
+
+    def chain(self) -> Chain:
+        """`body` and the head: the whole network, stage by stage."""
+        if self.consensus.endswith("features"):
+            scores: tuple[nn.Module, ...] = (self.over_frames, self.dropout, self.last_linear)
+        else:
+            scores = (self.dropout, self.last_linear, self.over_frames)
+        return {**self.body(), "head": (self.spatial_mean, self.neck, self.long_range, self.frame_vectors, *scores)}
 
     def stage_modules(self) -> dict[str, nn.Module]:
         """Stage name -> module, in network order; called one after the other they are the network.
 
-        The modules share this network's parameters (nothing is copied or registered twice), so training, freezing or
+        The modules share this network's layers (nothing is copied or registered twice), so training, freezing or
         moving them is training, freezing or moving the network.
         """
-        return {**self.body(), "head": self._head()}
+        return {stage: nn.Sequential(*modules) for stage, modules in self.chain().items()}
 
     def units(self, stage: str) -> Sequence[TakesBlocks]:
         """What blocks can be inserted into at `stage`, by unit number."""
-        return [self] if stage == "head" else cast("Sequence[TakesBlocks]", self.residual_units(stage))
+        return [self] if stage == "head" else self.residual_units(stage)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The map after the last stage: `[B, channels, T, H, W]` -> `[B, C, T', H', W']`."""
+        return _run(self.body(), x)
 
     def frame_features(self, x: Tensor) -> Tensor:
-        """Clips to the features an aggregator at the head sees: `[B, channels, T, H, W]` -> `[B, m, T, 1, 1]`."""
-        return frame_features(self.features(x), self.neck)
+        """Clips to the features an aggregator at the head sees: `[B, channels, T, H, W]` -> `[B, m, T', 1, 1]`."""
+        features: Tensor = self.neck(self.spatial_mean(self.features(x)))
+        return features
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, channels, T, H, W]` -> `[B, classes]` scores before the softmax."""
-        return classify(
-            self.features(x),
-            neck=self.neck,
-            long_range=self.long_range,
-            dropout=self.dropout,
-            fc=self.get_submodule(self.classifier_key),
-            consensus=self.consensus,
-        )
+        """`[B, channels, T, H, W]` -> `[B, classes]` scores before the softmax, for any T, H and W."""
+        return _run(self.chain(), x)
 
-    def _head(self) -> Head:
-        fc = self.get_submodule(self.classifier_key)
-        return Head(self.neck, self.long_range, self.dropout, fc, consensus=self.consensus)
+
+def _run(chain: Chain, x: Tensor) -> Tensor:
+    for modules in chain.values():
+        for module in modules:
+            x = module(x)
+    return x

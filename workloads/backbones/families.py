@@ -16,6 +16,8 @@ from workloads.backbones.config import BackboneConfig, Stage
 if TYPE_CHECKING:
     from torch import nn
 
+Consensus = Literal["features", "scores", "max_features", "max_scores"]
+
 STAGES = ("res2", "res3", "res4", "res5")
 
 UNITS: dict[int, tuple[int, int, int, int]] = {
@@ -100,7 +102,7 @@ class ResNetConfig(BackboneConfig):
     gate: Literal["none", "se"] = "none"
     stem_pool: Literal["padded", "unpadded", "ceil"] = "padded"
     neck_width: int = Field(0, ge=0)
-    consensus: Literal["features", "scores", "max_features", "max_scores"] = "features"
+    consensus: Consensus = "features"
 
     @property
     def bottleneck(self) -> bool:
@@ -217,6 +219,104 @@ class C2DConfig(ResNetConfig):
         return C2D(self)
 
 
+class TSMConfig(ResNetConfig):
+    """TSM: channels of neighbouring frames shifted in before the first convolution of every unit.
+
+    Attributes:
+        shift_divisor: C over the channels shifted each way; 8 shifts a quarter in all.
+    """
+
+    frames: int = Field(8, ge=1)
+    classes: int = Field(400, ge=2)
+    consensus: Consensus = "scores"
+    shift_divisor: int = Field(8, ge=2)
+
+    def build(self) -> nn.Module:
+        from workloads.backbones.tsm import TSM
+
+        return TSM(self)
+
+
+class TSNConfig(ResNetConfig):
+    """TSN: one frame from each of `frames` segments of the video, any 2-D net, consensus over the segments' scores."""
+
+    frames: int = Field(3, ge=1)
+    classes: int = Field(400, ge=2)
+    consensus: Consensus = "scores"
+
+
+class StNetConfig(ResNetConfig):
+    """StNet: a 2-D net on super-images, temporal modelling blocks after res3 and res4, a temporal Xception block.
+
+    Attributes:
+        stacked: N, successive frames stacked into one super-image of `channels` * N channels. The clip's `frames` need
+            not be a multiple: the last super-image is completed with copies of the last frame.
+        neck_width: m, the width of the temporal Xception block.
+    """
+
+    frames: int = Field(35, ge=1)
+    classes: int = Field(400, ge=2)
+    consensus: Consensus = "max_features"
+    neck_width: int = Field(1024, ge=1)
+    stacked: int = Field(5, ge=1)
+
+    def stage_frames(self) -> tuple[int, int, int, int]:
+        """Super-images inside res2 .. res5."""
+        images = -(-self.frames // self.stacked)
+        return images, images, images, images
+
+    def build(self) -> nn.Module:
+        from workloads.backbones.stnet import StNet
+
+        return StNet(self)
+
+
+class MFNetConfig(BackboneConfig):
+    """MFNet-3D: multi-fibre units; res2 halves T, all later stages halve H and W.
+
+    Attributes:
+        groups: fibres, the groups of the 3x3 convolutions.
+        width: channels after res2; each later stage doubles them.
+        stem_width: channels after the stem.
+    """
+
+    frames: int = Field(16, ge=1)
+    groups: int = Field(16, ge=1)
+    width: int = Field(96, ge=4)
+    stem_width: int = Field(16, ge=1)
+
+    def plans(self) -> dict[str, UnitPlan]:
+        """Stage name -> what its units are; `stride` is spatial, and 1 in res2, which strides in time."""
+        return {
+            name: UnitPlan(units, self.width * 2**index, self.width * 2**index, 2 if index else 1)
+            for index, (name, units) in enumerate(zip(STAGES, UNITS[50], strict=True))
+        }
+
+    def stages(self) -> dict[str, Stage]:
+        side = after(after(self.size, 5, 2, 2), 3, 2, 1)
+        time = after(self.frames, 3, 2, 1)
+        found: dict[str, Stage] = {}
+        for name, plan in self.plans().items():
+            side = after(side, 3, plan.stride, 1)
+            found[name] = Stage(plan.units, Shape(plan.out, time, side, side))
+        found["head"] = head_stage(self.width * 8, time)
+        return found
+
+    def problems(self) -> list[str]:
+        # Every channel count but the stem's is width times a power of two.
+        names = {"width": self.width, "stem_width": self.stem_width}
+        return [
+            f"{what}={value} channels are not divisible by groups={self.groups}"
+            for what, value in names.items()
+            if value % self.groups
+        ] + ([f"width={self.width} must be a multiple of 4"] if self.width % 4 else [])
+
+    def build(self) -> nn.Module:
+        from workloads.backbones.mfnet import MFNet
+
+        return MFNet(self)
+
+
 def after(size: int, kernel: int, stride: int, padding: int) -> int:
     """Output size of a convolution or pool along one axis."""
     return (size + 2 * padding - kernel) // stride + 1
@@ -231,12 +331,29 @@ def _not_positive(what: str, values: tuple[int, ...]) -> list[str]:
     return [f"{what} must be positive, given {list(values)}"] if min(values) < 1 else []
 
 
+# What makes each 2-D net out of `ResNetConfig`; every per-frame family is built on these.
+NETS: dict[str, dict[str, Any]] = {
+    **{f"resnet{depth}": {"depth": depth} for depth in UNITS},
+    "se_resnet50": {"gate": "se"},
+    "resnext50_32x4d": {"groups": 32, "width_per_group": 4},
+    "resnext101_32x4d": {"depth": 101, "groups": 32, "width_per_group": 4},
+    "resnext101_32x8d": {"depth": 101, "groups": 32, "width_per_group": 8},
+    "se_resnext101_32x4d": {"depth": 101, "groups": 32, "width_per_group": 4, "gate": "se"},
+}
+
+
 def _presets() -> dict[str, BackboneConfig]:
     found: list[BackboneConfig] = [TinyConfig(name="resnet_tiny")]
-    depths: tuple[Any, ...] = (18, 50, 101, 152)
-    found += [ResNetConfig(name=f"resnet{depth}", depth=depth) for depth in depths]
-    found += [C2DConfig(name=f"c2d_resnet{depth}", depth=depth) for depth in depths]
-    found += [C2DConfig(name=f"i3d_resnet{depth}", depth=depth, inflate="alternate") for depth in depths]
+    found += [ResNetConfig(name=net, **fields) for net, fields in NETS.items()]
+    resnets = {net: fields for net, fields in NETS.items() if set(fields) == {"depth"}}
+    found += [C2DConfig(name=f"c2d_{net}", **fields) for net, fields in resnets.items()]
+    found += [C2DConfig(name=f"i3d_{net}", inflate="alternate", **fields) for net, fields in resnets.items()]
+    found += [TSMConfig(name=f"tsm_{net}", **NETS[net]) for net in ("resnet50", "resnet101")]
+    found += [TSNConfig(name=f"tsn_{net}", **fields) for net, fields in NETS.items()]
+    # The usual StNet is its paper's ResNet-50; HG-NL's feeds it as it feeds TSN, one frame per segment.
+    found += [StNetConfig(name=name) for name in ("stnet", "stnet_resnet50")]
+    found += [StNetConfig(name="stnet_se_resnext101", frames=3, stacked=1, **NETS["se_resnext101_32x4d"])]
+    found += [MFNetConfig(name="mfnet")]
     return {config.name: config for config in found}
 
 

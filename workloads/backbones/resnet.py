@@ -7,14 +7,15 @@ Differs from the paper: bottlenecks stride on the 3x3, not on the first 1x1 (tor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from torch import Tensor, nn
 
-from workloads.backbones.base import Backbone
+from workloads.backbones.base import Backbone, Chain, TakesBlocks
 from workloads.backbones.families import ResNetConfig, UnitPlan
 from workloads.backbones.layers import (
+    ChannelsLast,
     FrameConv,
     FrameMaxPool,
     LongRange,
@@ -117,6 +118,11 @@ class Bottleneck(Unit):
 ResNetConfigT = TypeVar("ResNetConfigT", bound=ResNetConfig)
 
 
+def units_of(stage: Iterable[nn.Module]) -> list[Unit]:
+    """The residual units among (and in the sequences among) these modules, in order."""
+    return [unit for module in stage for unit in module.modules() if isinstance(unit, Unit)]
+
+
 class ResNet(Backbone[ResNetConfigT]):
     """A ResNet that sees every frame alone; subclasses change what meets time."""
 
@@ -124,6 +130,7 @@ class ResNet(Backbone[ResNetConfigT]):
 
     def __init__(self, config: ResNetConfigT) -> None:
         super().__init__(config, consensus=config.consensus)
+        self.layout = ChannelsLast()
         self.conv1 = self.make_stem()
         self.bn1 = nn.BatchNorm3d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -164,21 +171,14 @@ class ResNet(Backbone[ResNetConfigT]):
             return BasicUnit(cin, plan, stride=stride, time=time, gate=gate)
         return Bottleneck(cin, plan, stride=stride, groups=self.config.groups, time=time, gate=gate)
 
-    def features(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(self.layout(x)))))
-        x = self.layer2(self.pool_after_res2(self.layer1(x)))
-        out: Tensor = self.layer4(self.layer3(x))
-        return out
-
-    def body(self) -> dict[str, nn.Module]:
+    def body(self) -> Chain:
         return {
-            "stem": nn.Sequential(self.layout, self.conv1, self.bn1, self.relu, self.maxpool),
-            "res2": self.layer1,
-            "res3": nn.Sequential(self.pool_after_res2, self.layer2),
-            "res4": self.layer3,
-            "res5": self.layer4,
+            "stem": (self.layout, self.conv1, self.bn1, self.relu, self.maxpool),
+            "res2": (self.layer1,),
+            "res3": (self.pool_after_res2, self.layer2),
+            "res4": (self.layer3,),
+            "res5": (self.layer4,),
         }
 
-    def residual_units(self, stage: str) -> Sequence[nn.Module]:
-        layers = {"res2": self.layer1, "res3": self.layer2, "res4": self.layer3, "res5": self.layer4}
-        return list(layers[stage])
+    def residual_units(self, stage: str) -> Sequence[TakesBlocks]:
+        return units_of(self.body()[stage])

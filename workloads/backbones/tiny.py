@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from workloads.backbones.base import Backbone
-from workloads.backbones.families import STAGES, TinyConfig, UnitPlan
-from workloads.backbones.layers import convolution, init_like_torchvision
-from workloads.backbones.resnet import BasicUnit
+from workloads.backbones.base import Backbone, Chain, TakesBlocks
+from workloads.backbones.families import TinyConfig, UnitPlan
+from workloads.backbones.layers import ChannelsLast, convolution, init_like_torchvision
+from workloads.backbones.resnet import BasicUnit, units_of
 
 
 class TinyResNet(Backbone[TinyConfig]):
@@ -23,6 +23,7 @@ class TinyResNet(Backbone[TinyConfig]):
     def __init__(self, config: TinyConfig) -> None:
         super().__init__(config)
         widths = config.widths
+        self.layout = ChannelsLast()
         self.conv1 = convolution(config.channels, widths[0], 3, stride=2)
         self.bn1 = nn.BatchNorm3d(widths[0])
         self.relu = nn.ReLU(inplace=True)
@@ -34,15 +35,14 @@ class TinyResNet(Backbone[TinyConfig]):
         self.fc = nn.Linear(widths[-1], config.classes)
         init_like_torchvision(self)
 
-    def features(self, x: Tensor) -> Tensor:
-        x = self.relu(self.bn1(self.conv1(self.layout(x))))
-        out: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return out
+    def body(self) -> Chain:
+        return {
+            "stem": (self.layout, self.conv1, self.bn1, self.relu),
+            "res2": (self.layer1,),
+            "res3": (self.layer2,),
+            "res4": (self.layer3,),
+            "res5": (self.layer4,),
+        }
 
-    def body(self) -> dict[str, nn.Module]:
-        stem = nn.Sequential(self.layout, self.conv1, self.bn1, self.relu)
-        layers = (self.layer1, self.layer2, self.layer3, self.layer4)
-        return {"stem": stem, **dict(zip(STAGES, layers, strict=True))}
-
-    def residual_units(self, stage: str) -> Sequence[nn.Module]:
-        return [self.get_submodule(f"layer{STAGES.index(stage) + 1}.0")]
+    def residual_units(self, stage: str) -> Sequence[TakesBlocks]:
+        return units_of(self.body()[stage])
