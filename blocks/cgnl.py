@@ -12,7 +12,8 @@ Paper: Yue, Sun, Yuan, Zhou, Ding, Xu, "Compact Generalized Non-local Network", 
     Module for Action Recognition".
 Code consulted: the class SpatialCGNL of KaiyuYue/cgnl-network.pytorch, as copied into NUAAXQ/MLCVNet.
 Differs from the paper: as in its code, GroupNorm where the text normalises each group by a BatchNorm. Only the
-    dot-product kernel (the code's default), without the code's optional division by sqrt(L).
+    dot-product kernel (the code's default), without the code's optional division by sqrt(L). Consequence: phi^T g is
+    one number per group, which the GroupNorm of the same groups cancels but for its sign.
 """
 
 from __future__ import annotations
