@@ -5,9 +5,11 @@ A recipe is complete: the training loop takes nothing else. No torch here.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from workloads.frozen import Frozen
 
@@ -16,23 +18,34 @@ class Recipe(Frozen):
     """One training recipe.
 
     Attributes:
-        name: where the values come from; changes nothing.
+        name: the preset it started from, `custom` for none; changes nothing.
         epochs: passes over the training clips.
         batch: effective batch over all devices, whatever the micro-batch.
-        optimizer: with its momentum (SGD) or betas (AdamW) below.
-        lr: peak learning rate at `batch`, for newly added blocks.
+        lr_batch: the batch that the learning rates below belong to. Where `batch` differs they are scaled linearly
+            by `batch / lr_batch`, and the result's notes say so. None: never scaled.
+        optimizer: SGD with `momentum`, or AdamW with betas (0.9, 0.999).
+        lr: peak learning rate of the inserted blocks.
         backbone_lr: peak learning rate of everything else; None is `lr`.
         weight_decay: decoupled for AdamW, L2 for SGD.
-        schedule: `step` multiplies by `gamma` at `milestones`, `cosine` decays to 0, `onecycle` warms up for
-            `warmup_epochs` and anneals, `constant` stays.
-        warmup_epochs: linear warm-up; fractions allowed.
+        schedule: `step` multiplies by `gamma` at `milestones` (epochs), `cosine` decays to 0, `onecycle` warms up by
+            a cosine from 1/25 and decays by a cosine to 1/250,000, `constant` stays.
+        warmup_epochs: linear warm-up (`onecycle`: its rising part); fractions allowed.
+        dropout: before the classifier; takes the place of the backbone's own when above 0.
+        label_smoothing: mass spread evenly over all classes.
+        clip_grad_norm: bound of the gradient's norm over all parameters.
+        ema: decay per step of the averaged weights that are evaluated; None evaluates the weights themselves.
+        precision: `bf16` and `fp16` are automatic mixed precision with float32 weights.
+        engine: who runs the steps.
+        zero_stage: what DeepSpeed partitions: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too.
         freeze: stages (in network order, from the stem) that are not trained; their batch statistics stay fixed.
-        divergence: a loss above this, or not finite, ends the trial as diverged.
+            Blocks inserted in them are trained.
+        divergence: a training loss above this, or not finite, ends the trial as diverged.
     """
 
-    name: str = "quick"
+    name: str = "custom"
     epochs: int = Field(4, ge=1)
     batch: int = Field(32, ge=1)
+    lr_batch: int | None = Field(None, ge=1)
     optimizer: Literal["sgd", "adamw"] = "adamw"
     lr: float = Field(1e-2, gt=0)
     backbone_lr: float | None = Field(None, gt=0)
@@ -52,7 +65,131 @@ class Recipe(Frozen):
     freeze: tuple[str, ...] = ()
     divergence: float = Field(1e4, gt=0)
 
+    @model_validator(mode="after")
+    def _values_go_together(self) -> Self:
+        wrong = self._schedule_problems() + self._engine_problems()
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    @property
+    def lr_scale(self) -> float:
+        """What both learning rates are multiplied by because `batch` is not the one they belong to."""
+        return self.batch / self.lr_batch if self.lr_batch else 1.0
+
+    def _schedule_problems(self) -> list[str]:
+        wrong = []
+        if self.schedule == "step" and not self.milestones:
+            wrong.append("schedule 'step' needs milestones: give the epochs at which the learning rate drops")
+        if self.schedule != "step" and self.milestones:
+            wrong.append(f"milestones {list(self.milestones)} are for schedule 'step', given {self.schedule!r}")
+        if list(self.milestones) != sorted(set(self.milestones)) or any(at < 1 for at in self.milestones):
+            wrong.append(f"milestones must be positive and rising, given {list(self.milestones)}")
+        if self.warmup_epochs >= self.epochs:
+            wrong.append(f"warmup_epochs={self.warmup_epochs} must be less than epochs={self.epochs}")
+        return wrong
+
+    def _engine_problems(self) -> list[str]:
+        if self.engine == "plain" and self.zero_stage:
+            return [f"zero_stage={self.zero_stage} needs engine 'deepspeed', given 'plain'"]
+        if self.zero_stage == 3 and self.ema is not None:
+            return ["ema needs whole weights on every device: use zero_stage <= 2"]
+        return []
+
+
+# SGD with momentum 0.9 and weight decay 1e-4 is what every paper prints or inherits from non-local networks.
+_SGD = Recipe(optimizer="sgd", momentum=0.9, weight_decay=1e-4, schedule="constant")
+
+
+def _preset(base: Recipe, **values: Any) -> Recipe:
+    return Recipe.model_validate({**base.model_dump(), **values})
+
+
+# RNL sec. IV: "we train our models for 50 epochs, starting with a learning rate of 0.01 with a 10 times reduction at
+# every 20 epochs"; batch 64, dropout 0.5. Weight decay is not printed: non-local networks' 1e-4.
+_RNL = _preset(
+    _SGD, name="rnl", epochs=50, batch=64, lr_batch=64, lr=0.01, schedule="step", milestones=(20, 40), dropout=0.5
+)
+# HG-NL sec. 3.1: 40 epochs, 0.001, divided by 10 at 20 and 30. Batch 256, dropout 0.8 and weight decay 5e-4 are not
+# printed: they are those of TSN, whose set-up the paper follows.
+_HGNL_TSN = _preset(
+    _SGD,
+    name="hgnl_tsn",
+    epochs=40,
+    batch=256,
+    lr_batch=256,
+    lr=0.001,
+    weight_decay=5e-4,
+    schedule="step",
+    milestones=(20, 30),
+    dropout=0.8,
+)
+# BAT sec. 4: 90 epochs, 0.1, divided by 10 after 30, 60 and 80, batch 256, SGD. Momentum and decay are not printed.
+_BAT_IMAGENET = _preset(
+    _SGD,
+    name="bat_imagenet",
+    epochs=90,
+    batch=256,
+    lr_batch=256,
+    lr=0.1,
+    schedule="step",
+    milestones=(30, 60, 80),
+)
+# BAT sec. 4: 100 epochs, 0.01, divided by 10 after 40 and 80; 64 clips, dropout 0.5, weight decay 1e-4.
+_BAT_KINETICS = _preset(
+    _SGD,
+    name="bat_kinetics",
+    epochs=100,
+    batch=64,
+    lr_batch=64,
+    lr=0.01,
+    schedule="step",
+    milestones=(40, 80),
+    dropout=0.5,
+)
 
 RECIPES: dict[str, Recipe] = {
-    "quick": Recipe(name="quick", backbone_lr=1e-3, freeze=("stem", "res2"), warmup_epochs=0.4),
+    recipe.name: recipe
+    for recipe in (
+        Recipe(),
+        # Minutes on a laptop, for the embedded workload: found by experiment, not taken from a paper.
+        Recipe(name="quick", backbone_lr=1e-3, freeze=("stem", "res2"), warmup_epochs=0.4),
+        _RNL,
+        _preset(_RNL, name="rnl_100", epochs=100, milestones=(20, 40, 60, 80)),
+        _HGNL_TSN,
+        # HG-NL sec. 3.2: fine-tuned from the TSN weights for 8 epochs, divided by 10 at 4 and 6.
+        _preset(_HGNL_TSN, name="hgnl_finetune", epochs=8, milestones=(4, 6)),
+        # PNL sec. 4.1.2 prints 0.01, momentum 0.9, weight decay 1e-4 and (sec. 4.3) batch 64, but neither epochs nor
+        # schedule: 50 epochs of cosine, as BAT has it for the same data set, is our choice.
+        _preset(_SGD, name="pnl", epochs=50, batch=64, lr_batch=64, lr=0.01, schedule="cosine"),
+        _BAT_IMAGENET,
+        _BAT_KINETICS,
+        # BAT sec. 4, Mini-Kinetics: 50 epochs, linear warm-up in the first 2, cosine decay.
+        _preset(_BAT_KINETICS, name="bat_mini", epochs=50, schedule="cosine", milestones=(), warmup_epochs=2.0),
+    )
 }
+
+
+def parse_recipe(given: Any) -> Recipe:
+    """A recipe from `{"name": ..., **fields}` or a bare name; the named preset fills what is not given.
+
+    Raises:
+        ValueError: unknown preset or field, wrong type, or values that do not go together.
+    """
+    if isinstance(given, Recipe):
+        return given
+    fields = {"name": given} if isinstance(given, str) else given
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"a recipe is a name or a mapping, given {given!r}; known: {', '.join(RECIPES)}")
+    name = fields.get("name", "custom")
+    if name not in RECIPES:
+        close = get_close_matches(str(name), RECIPES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "; use 'custom' and give your own values"
+        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}{hint}")
+    return Recipe.model_validate({**RECIPES[name].model_dump(), **_consistent(RECIPES[name], fields)})
+
+
+def _consistent(preset: Recipe, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Given another schedule, a step preset's milestones have no meaning and are dropped."""
+    other = fields.get("schedule", preset.schedule) != preset.schedule
+    return {"milestones": (), **fields} if other else dict(fields)

@@ -13,8 +13,8 @@ from blocks import BlockConfig, config_dict, parse_config
 from workloads import registry
 from workloads.backbones.config import BackboneConfig
 from workloads.frozen import Frozen
-from workloads.protocols import Protocol
-from workloads.recipes import Recipe
+from workloads.protocols import Protocol, parse_protocol
+from workloads.recipes import Recipe, parse_recipe
 from workloads.registry import WorkloadConfig
 
 
@@ -25,6 +25,8 @@ def _block(given: Any) -> BlockConfig:
 BlockField = Annotated[BlockConfig, BeforeValidator(_block), PlainSerializer(config_dict)]
 BackboneField = Annotated[SerializeAsAny[BackboneConfig], BeforeValidator(registry.parse_backbone)]
 WorkloadField = Annotated[SerializeAsAny[WorkloadConfig], BeforeValidator(registry.parse_workload)]
+RecipeField = Annotated[Recipe, BeforeValidator(parse_recipe)]
+ProtocolField = Annotated[Protocol, BeforeValidator(parse_protocol)]
 
 
 class ModelSpec(Frozen):
@@ -39,8 +41,8 @@ class TrialSpec(ModelSpec):
     """Everything that can change a trial's result, defaults included."""
 
     workload: WorkloadField
-    recipe: Recipe
-    protocol: Protocol
+    recipe: RecipeField
+    protocol: ProtocolField
     seed: int = Field(ge=0)
 
     @property
@@ -60,6 +62,7 @@ class RunContext:
         threads: CPU threads for torch; part of bit-exactness on the CPU, so plans fix it (1 by default).
         data_workers: processes that load clips; 0 loads in place.
         micro_batch: upper bound after out-of-memory decisions; gradients are accumulated to the recipe's batch.
+        checkpoint_seconds: also write a checkpoint within an epoch when the last one is older; None: at its end only.
         stop: asked between steps; True means checkpoint and raise `Stopped`.
     """
 
@@ -69,4 +72,5 @@ class RunContext:
     threads: int = 1
     data_workers: int = 0
     micro_batch: int | None = None
+    checkpoint_seconds: float | None = None
     stop: Callable[[], bool] = lambda: False

@@ -1,0 +1,1 @@
+"""Where clips come from: one config without torch and one module with it per workload."""
