@@ -12,8 +12,9 @@ Paper: Huang, Bors, "Region-based Non-local Operation for Video Classification",
     arXiv:2007.09033.
 Code consulted: russellllaputa/region-based-non-local-network@940b28c (ops/rnl.py, class ChannelGate).
 Differs from the paper: r is 2 in the text (W_1 of size C/2 x C) and in the code, but the parameters in Table III
-    (35.95 M) need r = 16, the default here. As in the code, on which the paper is silent, W_2 starts at zero, so that
-    the block starts as the identity. BatchNorm momentum is 0.1 as everywhere here, 0.01 in the code.
+    (35.95 M) need r = 16, the default here, in all five blocks (the code gates only the first). The paper is silent on
+    the start: as in the code W_2 is zero, so that the block starts as the identity. BatchNorm momentum is 0.1 as
+    everywhere here, 0.01 in the code.
 
 State dict: `gate.down`, `gate.norm`, `gate.up`, with attention pooling `gate.key`, and `rnl.*`.
 """

@@ -99,9 +99,9 @@ class RNL(Block[RNLConfig]):
     def closed_form(cls, config: RNLConfig, shape: Shape) -> Cost:
         """W_g, F_theta (pooling multiplies nothing), two products of width C' with M keys, W_z.
 
-        M = T (H/2) (W/2) when sub-sampled, else N. The peak is F_theta (x, g, its result and the masked
-        kernel, the padded map or the maxima's indices), the attention (x, g, theta, pooled keys and values, and two maps, or one map and the larger of y and
-        the unit vectors of `cosine`), or the end of the block (x, y and two maps of C channels).
+        M = T (H/2) (W/2) when sub-sampled, else N. The peak is F_theta (x, g, its result and the masked kernel, the
+        padded map or the maxima's indices), the attention (x, g, theta, pooled keys and values, and two maps, or one
+        map and the larger of y and the unit vectors of `cosine`), or the end (x, y and two maps of C channels).
         """
         c, n, width = shape.channels, shape.positions, shape.channels // config.reduction
         m = shape.frames * (shape.height // 2) * (shape.width // 2) if config.sub_sample else n
