@@ -2,7 +2,7 @@
 
 The hash covers the block's module, the backbone's, the workload's and everything of their own packages that these
 import, also inside functions; nothing is imported to find that out, so it is fast and needs no torch. It is cautious:
-any change of such a file changes the hash, a comment's too. Versions of libraries are not in it, they are in the
+any change of such a file changes the hash, a comment's too. Only `DECLARATIONS` are left out. Versions of libraries are not in it, they are in the
 environment. A finished trial with another fingerprint is shown as such, and the user decides whether it still counts.
 """
 
@@ -19,6 +19,8 @@ from blocks.registry import BUILTIN, block_type
 from workloads.spec import TrialSpec
 
 DIGITS = 16
+# Names and presets without behaviour: what a trial takes from them is part of its id.
+DECLARATIONS = frozenset({"blocks.registry", "workloads.registry", "workloads.recipes", "workloads.protocols"})
 BUILDER = "workloads.backbones.model"  # joins backbone and block; no config names it
 
 
@@ -45,7 +47,7 @@ def _closure(modules: Iterable[str], packages: frozenset[str]) -> set[str]:
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in found or name.partition(".")[0] not in packages or _file(name) is None:
+        if name in found | DECLARATIONS or name.partition(".")[0] not in packages or _file(name) is None:
             continue
         found.add(name)
         waiting += _source(name)[1]

@@ -6,6 +6,7 @@ Nothing outside `records` sees SQLAlchemy's engine or its exceptions: `guarded` 
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,7 +130,7 @@ def check_version(engine: Engine) -> None:
     if found < VERSION:
         raise LedgerVersionError(
             f"the ledger {name} has schema {found}, this longrange needs {VERSION}; back it up and upgrade it with "
-            f"`longrange db upgrade {name}`"
+            f"`longrange db upgrade {shlex.quote(name)}`"
         )
     if found > VERSION:
         raise LedgerVersionError(

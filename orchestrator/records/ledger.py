@@ -155,8 +155,19 @@ class Ledger:
 
     # Running
 
+    def introduce(self, owner: str, facts: Mapping[str, Any]) -> None:
+        """Say who `owner` is (`provenance.driver`), once, before its first claim."""
+        with writes(self.engine) as connection:
+            upsert(connection, LeaseRow, [{"owner": owner, "lease_until": 0.0, "driver": dict(facts)}])
+
     def claim(self, trial_ids: Sequence[str], owner: str, lease_seconds: float, now: float) -> list[Claim]:
         """Take those of the trials that nobody runs; also those whose driver let its lease end.
+
+        Args:
+            trial_ids: wanted.
+            owner: this driver; a name no other process ever had.
+            lease_seconds: how long the trials are safe without `renew`; far above the clocks' differences.
+            now: UTC seconds.
 
         Returns:
             The trials that are `owner`'s now, in the order given. The others run elsewhere or have ended.

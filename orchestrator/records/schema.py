@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 VERSION = "0001"  # of the newest migration
@@ -44,12 +44,13 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 
 TrialId = String(16)
+Nullable = JSON(none_as_null=True)
 
 
 class Base(DeclarativeBase):
     """Root of the schema."""
 
-    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, float: Double}  # noqa: RUF012
 
 
 class SweepRow(Base):
@@ -61,7 +62,7 @@ class SweepRow(Base):
     name: Mapped[str] = mapped_column(String(200), unique=True)
     question: Mapped[str] = mapped_column(Text)
     definition: Mapped[dict[str, Any]]  # the sweep as given, overrides applied
-    reproduces: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    reproduces: Mapped[dict[str, Any] | None] = mapped_column(Nullable)
     created_at: Mapped[float]
     updated_at: Mapped[float]
 
@@ -76,9 +77,9 @@ class ArmRow(Base):
     workload: Mapped[str] = mapped_column(String(100), index=True)
     backbone: Mapped[str] = mapped_column(String(100), index=True)
     block: Mapped[str] = mapped_column(String(100), index=True)
-    params: Mapped[int | None]
-    executed_macs: Mapped[int | None]
-    profile: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    params: Mapped[int | None] = mapped_column(BigInteger)
+    executed_macs: Mapped[int | None] = mapped_column(BigInteger)
+    profile: Mapped[dict[str, Any] | None] = mapped_column(Nullable)
 
 
 class SweepArmRow(Base):
@@ -114,7 +115,7 @@ class TrialRow(Base):
 
     trial_id: Mapped[str] = mapped_column(TrialId, primary_key=True)
     arm_id: Mapped[str] = mapped_column(ForeignKey("arms.arm_id"))
-    seed: Mapped[int]
+    seed: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[State] = mapped_column(String(12), default=State.PLANNED, index=True)
     code_fingerprint: Mapped[str] = mapped_column(String(64), default="")
     data_fingerprint: Mapped[str] = mapped_column(String(64), default="")
@@ -123,7 +124,7 @@ class TrialRow(Base):
     forgiven: Mapped[int] = mapped_column(default=0)  # attempts before the last reset: they no longer count
     started_at: Mapped[float | None]  # of the first attempt since the last reset
     ended_at: Mapped[float | None]
-    notes: Mapped[list[Any] | None] = mapped_column(JSON)
+    notes: Mapped[list[Any] | None] = mapped_column(Nullable)
 
 
 class SweepTrialRow(Base):
@@ -161,6 +162,7 @@ class LeaseRow(Base):
 
     owner: Mapped[str] = mapped_column(String(100), primary_key=True)
     lease_until: Mapped[float]
+    driver: Mapped[dict[str, Any] | None] = mapped_column(Nullable)  # facts of provenance.driver()
 
 
 class AttemptRow(Base):

@@ -1,0 +1,1 @@
+"""The ledger's schema over time, as Alembic revisions. A new one: change `schema.py`, raise `VERSION`, add a file."""
