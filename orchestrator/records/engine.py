@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from orchestrator.errors import LedgerError, LedgerUnavailable, LedgerVersionError, UserError
-from orchestrator.records.schema import VERSION, Base
+from orchestrator.records.schema import VERSION, Base, SweepRow
 
 ALLOWED = "allowed: a file such as runs/ledger.db, sqlite:///FILE, or postgresql://USER@HOST/DATABASE"
 BUSY_SECONDS = 30.0
@@ -96,12 +96,7 @@ def create_tables(engine: Engine) -> None:
         serialize(connection)
         if revision(connection) is not None:
             return
-        tables = inspect(connection).get_table_names()
-        if tables:
-            raise UserError(
-                f"{shown(engine.url)} is a database of something else (tables: {', '.join(sorted(tables)[:5])}); "
-                "give the ledger a file or database of its own"
-            )
+        _refuse_foreign(connection, engine.url)
         Base.metadata.create_all(connection)
         connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
         connection.execute(text("INSERT INTO alembic_version VALUES (:version)"), {"version": VERSION})
@@ -109,8 +104,9 @@ def create_tables(engine: Engine) -> None:
 
 def revision(connection: Connection) -> str | None:
     """The schema's revision, or None where no ledger was ever made."""
-    if not inspect(connection).has_table("alembic_version"):
-        return None
+    tables = inspect(connection)
+    if not (tables.has_table("alembic_version") and tables.has_table(SweepRow.__tablename__)):
+        return None  # other programs, MLflow among them, keep an alembic_version too
     found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     return found
 
@@ -124,6 +120,8 @@ def check_version(engine: Engine) -> None:
     """
     with reading(engine) as connection:
         found = revision(connection)
+        if found is None:
+            _refuse_foreign(connection, engine.url)
     name = shown(engine.url)
     if found is None:
         raise UserError(f"there is no ledger in {name}; `longrange run` makes one, or give the right place. {ALLOWED}")
@@ -136,6 +134,15 @@ def check_version(engine: Engine) -> None:
         raise LedgerVersionError(
             f"the ledger {name} has schema {found}, newer than this longrange knows ({VERSION}); update longrange "
             "(pip install --upgrade longrange) or use another ledger"
+        )
+
+
+def _refuse_foreign(connection: Connection, url: URL) -> None:
+    tables = sorted(inspect(connection).get_table_names())
+    if tables:
+        raise UserError(
+            f"{shown(url)} is a database of something else (tables: {', '.join(tables[:5])}); "
+            "give the ledger a file or database of its own"
         )
 
 
