@@ -91,7 +91,7 @@ class Fold:
             self.checkpoints[event.trial_id] = row
             return
         attempt = self._begin(event, trial)
-        if attempt["first_epoch"] is None:
+        if attempt["first_epoch"] is None and not event.replayed:
             attempt["first_epoch"] = progress.epoch
             self._void(event, progress.epoch)
         self.epochs[event.trial_id, progress.epoch] = progress

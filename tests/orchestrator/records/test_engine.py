@@ -137,9 +137,7 @@ def test_another_schema_names_the_command(tmp_path: Path, found: str, says: str)
     with closing(sqlite3.connect(file)) as database, database:
         database.execute("UPDATE alembic_version SET version_num = ?", (found,))
     for create in (True, False):
-        with pytest.raises(
-            LedgerVersionError, match=rf"has schema {found}.*{VERSION}.*{says}" if found < VERSION else says
-        ):
+        with pytest.raises(LedgerVersionError, match=says):
             Ledger.open(file, create=create)
 
 
