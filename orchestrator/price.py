@@ -28,14 +28,13 @@ class PastTrial:
     arm_id: str
     workload: str
     device: str
-    executed_macs: int
-    trained_clips: float
+    macs: float  # over the whole training
     seconds: float
 
     @property
     def macs_per_second(self) -> float:
         """Its sustained rate."""
-        return self.executed_macs * self.trained_clips / self.seconds
+        return self.macs / self.seconds
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ class Price:
     seconds: float | None
     memory_bytes: int | None
     basis: str
+    macs: float | None = None  # over the whole training
 
 
 def clip_passes(spec: TrialSpec) -> float | None:
@@ -79,16 +79,17 @@ class Pricer:
         memory = None
         if params is not None and activation_bytes is not None:
             memory = params * BYTES_PER_PARAMETER + activation_bytes * spec.recipe.batch
+        passes = clip_passes(spec)
+        macs = None if passes is None or executed_macs is None else executed_macs * passes
         if arm_id in self._of_arm:
             seconds = self._of_arm[arm_id]
-            return Price(median(seconds), memory, f"median of {len(seconds)} earlier trials of this arm")
-        passes = clip_passes(spec)
-        if passes is None or executed_macs is None:
+            return Price(median(seconds), memory, f"median of {len(seconds)} earlier trials of this arm", macs)
+        if macs is None:
             return Price(None, memory, "unknown: needs the data and the profile")
         rates = self._of_workload.get(spec.workload.name)
         rate = median(rates) if rates else ASSUMED_RATE[self.device]
         basis = f"rate of {len(rates)} earlier trials" if rates else f"assumed {rate:.1e} MAC/s on {self.device}"
-        return Price(executed_macs * passes / rate, memory, basis)
+        return Price(macs / rate, memory, basis, macs)
 
 
 def prediction_error(pairs: Sequence[tuple[float, float]]) -> float | None:

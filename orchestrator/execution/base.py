@@ -51,6 +51,7 @@ class Attempt:
     micro_batch: int | None = None
     earlier: Mapping[Cause, int] = field(default_factory=dict)
     estimated_seconds: float | None = None
+    estimated_macs: float | None = None
     stop_file: Path | None = None
 
 
@@ -69,12 +70,17 @@ class Started:
 
 @dataclass(frozen=True)
 class Progressed:
-    """An epoch or a checkpoint of a running attempt."""
+    """An epoch or a checkpoint of a running attempt.
+
+    A `replayed` epoch was trained by an earlier attempt that may have died before the driver heard of it; it is told
+    again when the trial resumes behind it, so that no series has a gap.
+    """
 
     trial_id: str
     attempt: int
     at: float
     progress: EpochDone | CheckpointWritten
+    replayed: bool = False
 
 
 @dataclass(frozen=True)

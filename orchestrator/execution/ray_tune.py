@@ -72,7 +72,8 @@ class RayExecutor:
 
     def __enter__(self) -> Self:
         logging.getLogger("ray").setLevel(logging.ERROR)
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        # Tune reports as errors what the failure table answers, and misses log files that are off on purpose.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
             if self._address:
@@ -116,7 +117,14 @@ class RayExecutor:
             yield item
 
     def _tune(self, folder: str) -> None:
-        tuner = tune.Tuner(
+        try:
+            self._tuner(folder).fit()
+        except BaseException as error:  # carried to the driver's thread and raised there
+            self._events.put(error)
+        self._events.put(None)
+
+    def _tuner(self, folder: str) -> tune.Tuner:
+        return tune.Tuner(
             tune.with_resources(_Worker, _placement),
             tune_config=tune.TuneConfig(
                 search_alg=_Searcher(self._feed),
@@ -131,13 +139,19 @@ class RayExecutor:
                 verbose=0,
                 callbacks=[_Listener(self._feed, self._events)],
                 failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        try:
-            tuner.fit()
-        except BaseException as error:  # carried to the driver's thread and raised there
-            self._events.put(error)
-        self._events.put(None)
+
+
+class _Unsaved:
+    """Tune pickles what it is given, for a resume that we do not use; these stay what they are."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
 
 class _Feed:
@@ -177,7 +191,7 @@ class _Feed:
         return self._running.pop(tune_id, [])
 
 
-class _Searcher(Searcher):  # type: ignore[misc]
+class _Searcher(_Unsaved, Searcher):  # type: ignore[misc]
     """Hands the feed's jobs to Tune as configurations."""
 
     def __init__(self, feed: _Feed) -> None:
@@ -200,7 +214,7 @@ class _Searcher(Searcher):  # type: ignore[misc]
         """Never called: Tune's own resume is not used."""
 
 
-class _Listener(tune.Callback):  # type: ignore[misc]
+class _Listener(_Unsaved, tune.Callback):  # type: ignore[misc]
     """Turns Tune's results and errors into our events, and failed attempts into new jobs."""
 
     def __init__(self, feed: _Feed, events: SimpleQueue[Event | BaseException | None]) -> None:

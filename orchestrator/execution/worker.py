@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 from orchestrator.execution.base import Attempt, AttemptFailed, Ended, Event, Progressed, Started
 from orchestrator.execution.failures import Cause
 from orchestrator.provenance import environment
 from orchestrator.trial import identity
-from workloads.progress import BadData, Diverged, Finished, Stopped
+from workloads.progress import BadData, Diverged, EpochDone, Finished, Progress, Stopped
 from workloads.spec import RunContext, TrialSpec
 
 # What allocators say when memory ends; they share no exception class.
@@ -76,12 +80,53 @@ def _run(attempt: Attempt, stop: Callable[[], bool]) -> Iterator[Event]:
     )
     workload = spec.workload.open()
     workload.prepare(context)
+    history = History(attempt.checkpoint_dir / "history.jsonl")
     for progress in workload.run(spec, context):
         now = time.time()
+        for epoch in history.before(progress):
+            yield Progressed(attempt.trial_id, attempt.number, now, epoch, replayed=True)
         if isinstance(progress, Finished):
             yield Ended(attempt.trial_id, attempt.number, now, "finished", progress)
-        else:
-            yield Progressed(attempt.trial_id, attempt.number, now, progress)
+            return
+        history.add(progress)
+        yield Progressed(attempt.trial_id, attempt.number, now, progress)
+
+
+class History:
+    """A trial's epochs, kept beside its checkpoints.
+
+    A worker can die after a checkpoint and before its driver heard of the epochs in it. The next attempt starts
+    behind them, so they are told again from here.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = _read(path)
+
+    def before(self, progress: Progress) -> list[EpochDone]:
+        """The epochs of earlier attempts on which the first `progress` of this one builds; nothing after that."""
+        first = math.inf if isinstance(progress, Finished) else progress.epoch
+        known, self._known = self._known, {}
+        return [known[epoch] for epoch in sorted(known) if epoch < first]
+
+    def add(self, progress: Progress) -> None:
+        """Keep an epoch; called before the checkpoint that follows it is written."""
+        if isinstance(progress, EpochDone):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(progress)) + "\n")
+
+
+def _read(path: Path) -> dict[int, EpochDone]:
+    """The newest version of every epoch; a line cut off by a kill is not there yet."""
+    epochs = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            epoch = EpochDone(**json.loads(line))
+        except ValueError:
+            continue
+        epochs[epoch.epoch] = epoch
+    return epochs
 
 
 def _message(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""A workload whose trials do what the test says: finish, diverge, run out of memory, kill their process. No training."""
+"""A workload whose trials do what the test says: finish, diverge, run out of memory, kill their process."""
 
 from __future__ import annotations
 

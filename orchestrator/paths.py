@@ -1,0 +1,115 @@
+"""Where a run keeps its files. Names given by users never decide a path: they are made harmless first."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import LedgerError, UserError
+
+RUNS = Path("runs")
+
+
+def slug(name: str) -> str:
+    """A folder name from any text: letters, digits, `.`, `_`, `-`; never empty, never a way out of its folder."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+    return plain[:80] or "sweep"
+
+
+def cache_dir() -> Path:
+    """What sweeps share: prepared data, pre-trained weights, measured costs. `LONGRANGE_CACHE` moves it."""
+    given = os.environ.get("LONGRANGE_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(given) if given else Path(home) / "longrange"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One sweep's folder: everything that is not in a database server."""
+
+    root: Path
+
+    @classmethod
+    def make(cls, root: Path) -> RunFolder:
+        """Create the folder.
+
+        Raises:
+            UserError: the path is a file, or may not be written.
+        """
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UserError(f"{root} is a file: give a folder for the run with --out") from None
+        except OSError as error:
+            raise UserError(
+                f"cannot make the run folder {root}: {error.strerror}; choose another with --out"
+            ) from error
+        return cls(root.resolve())
+
+    @classmethod
+    def find(cls, root: Path) -> RunFolder:
+        """A folder that `make` made before.
+
+        Raises:
+            UserError: there is no run in this folder.
+        """
+        if not (root / "run.json").is_file():
+            raise UserError(f"there is no run in {root}: give the folder of a `longrange run` (it holds run.json)")
+        return cls(root.resolve())
+
+    @property
+    def ledger(self) -> Path:
+        """The default ledger."""
+        return self.root / "ledger.db"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The default MLflow store."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder per trial."""
+        return self.root / "checkpoints"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.root / "report.html"
+
+    @property
+    def plan(self) -> Path:
+        """The plan as JSON."""
+        return self.root / "plan.json"
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """Remember how this run was started, for `longrange resume`."""
+        write_text(self.root / "run.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+    def settings(self) -> dict[str, Any]:
+        """What `write_settings` wrote."""
+        try:
+            settings: dict[str, Any] = json.loads((self.root / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {self.root / 'run.json'}: {error}") from error
+        return settings
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: aside, then renamed.
+
+    Raises:
+        LedgerError: the disk is full or the folder may not be written; the old file is untouched.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise LedgerError(f"cannot write {path}: {error.strerror}") from error

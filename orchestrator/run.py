@@ -1,0 +1,374 @@
+"""Execution meets records: takes a plan's open trials, runs them, and writes what happens into the ledger.
+
+The driver claims trials under a lease, so that two drivers on one sweep never run the same trial, and writes events
+in batches from its own thread, so that a killed driver loses less than two seconds of what was told. It can be killed
+at any moment: `longrange resume` claims what is left, and trials continue from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from orchestrator.errors import LedgerError, LedgerUnavailable, LongrangeError, UserError
+from orchestrator.execution.base import Attempt, Ended, Event, Executor, Resources, Started
+from orchestrator.plan import Arm, Plan
+from orchestrator.fingerprint import code_fingerprint
+from orchestrator.records.ledger import Ledger
+from orchestrator.records.schema import ENDED, IMMUTABLE, State
+from orchestrator.records.values import Claim, PlannedArm, PlannedSweep, PlannedTrial, Refused
+from orchestrator.sweep import Budget
+from orchestrator.trial import Trial
+
+LEASE_SECONDS = 60.0
+FLUSH_SECONDS = 0.5
+MIRROR_SECONDS = 5.0
+
+
+class Observer(Protocol):
+    """Somebody who watches a run: the progress display, a test."""
+
+    def planned(self, plan: Plan, todo: int, reused: int) -> None:
+        """The run is about to start `todo` trials; `reused` are done already."""
+
+    def event(self, event: Event) -> None:
+        """Something happened."""
+
+
+class Mirror(Protocol):
+    """A copy of the ledger that may lag behind; losing it loses nothing."""
+
+    def catch_up(self) -> object:
+        """Copy what the ledger has and the copy has not."""
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        ran: trials of this run by final state.
+        reused: trials that were done before.
+        elsewhere: trials that another driver is running.
+        left: trials that did not start (cancelled, or the budget was spent).
+        stopped_by: the budget or signal that ended the run early.
+    """
+
+    ran: dict[str, int] = field(default_factory=dict)
+    reused: int = 0
+    elsewhere: int = 0
+    left: int = 0
+    stopped_by: str | None = None
+    seconds: float = 0.0
+    mirror_error: str | None = None
+
+    @property
+    def failed(self) -> int:
+        """Trials of this run that ended without a result by a fault."""
+        return self.ran.get(State.FAILED, 0) + self.ran.get(State.INFEASIBLE, 0)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A plan's trials by what must happen to them."""
+
+    todo: tuple[tuple[Arm, Trial], ...]
+    reused: int
+    changed: tuple[str, ...]  # done, but under other code or data
+    ended: tuple[str, ...]  # failed or infeasible before
+
+
+def split(plan: Plan, ledger: Ledger, fingerprints: Mapping[str, str]) -> Split:
+    """Which trials of a plan are left to do.
+
+    Args:
+        plan: the plan.
+        ledger: what is known of its trials.
+        fingerprints: arm_id -> fingerprint of the code that would run it now.
+    """
+    ordered = plan.ordered()
+    standing = ledger.standing(trial.trial_id for _, trial in ordered)
+    todo, changed, ended, reused = [], [], [], 0
+    for arm, trial in ordered:
+        known = standing.get(trial.trial_id)
+        if known is None or known.state not in ENDED or known.state is State.CANCELLED:
+            todo.append((arm, trial))
+        elif known.state not in IMMUTABLE:
+            ended.append(trial.trial_id)
+        else:
+            reused += 1
+            now = (fingerprints[arm.arm_id], arm.spec.workload.fingerprint())
+            if now != (known.code_fingerprint, known.data_fingerprint):
+                changed.append(trial.trial_id)
+    return Split(tuple(todo), reused, tuple(changed), tuple(ended))
+
+
+def fingerprints(plan: Plan) -> dict[str, str]:
+    """arm_id -> hash of the sources that can change its result."""
+    return {arm.arm_id: code_fingerprint(arm.spec) for arm in plan.arms}
+
+
+def planned_sweep(plan: Plan, code: Mapping[str, str]) -> PlannedSweep:
+    """A plan as the ledger records it."""
+    workloads = {arm.spec.workload.name: arm.spec.workload for arm in plan.arms}
+    definition = {
+        **plan.sweep.to_json(),
+        "caveat": " ".join(sorted({type(workload).caveat for workload in workloads.values()})).strip(),
+        "estimate": plan.estimate(),
+        "duplicates": [{"label": item.label, "same_as": item.same_as} for item in plan.duplicates],
+    }
+    arms = [
+        PlannedArm(
+            arm.arm_id,
+            arm.label,
+            {key: value for key, value in Trial(arm.spec).content.items() if key != "seed"},
+            arm.settings,
+            arm.is_control,
+            arm.profile,
+        )
+        for arm in plan.arms
+    ]
+    trials = [
+        PlannedTrial(
+            trial.trial_id,
+            arm.arm_id,
+            trial.spec.seed,
+            code[arm.arm_id],
+            arm.spec.workload.fingerprint(),
+            arm.price.seconds,
+        )
+        for arm, trial in plan.ordered()
+    ]
+    rejections = [Refused(item.label, item.settings, item.reason) for item in plan.rejected]
+    reproduces = plan.sweep.reproduces.to_json() if plan.sweep.reproduces else None
+    return PlannedSweep(plan.sweep.name, plan.sweep.question, definition, arms, trials, rejections, reproduces)
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    ledger: Ledger,
+    executor: Executor,
+    checkpoints: Path,
+    cache: Path,
+    observer: Observer,
+    mirror: Mirror | None = None,
+    retry_failed: bool = False,
+    reuse_changed: bool = False,
+) -> Outcome:
+    """Run what is left of a plan.
+
+    Raises:
+        UserError: finished trials ran under other code or data, and nobody said what to do about it.
+        LedgerError: the ledger cannot be written any more.
+    """
+    started = time.monotonic()
+    code = fingerprints(plan)
+    parts = split(plan, ledger, code)
+    if parts.changed and not reuse_changed:
+        raise UserError(
+            f"{len(parts.changed)} finished trials of {plan.sweep.name!r} ran under other code or data than is here "
+            "now; say `--changed keep` to reuse them as they are, or give another --out to run everything again"
+        )
+    ledger.record_plan(planned_sweep(plan, code), time.time())
+    if retry_failed and ledger.reset(parts.ended):
+        parts = split(plan, ledger, code)
+    owner = new_owner()
+    release_dead_owners(ledger, plan.sweep.name)
+    claims = {
+        claim.trial_id: claim
+        for claim in ledger.claim([trial.trial_id for _, trial in parts.todo], owner, LEASE_SECONDS, time.time())
+    }
+    attempts = [
+        _attempt(arm, trial, claims[trial.trial_id], checkpoints, cache)
+        for arm, trial in parts.todo
+        if trial.trial_id in claims
+    ]
+    observer.planned(plan, len(attempts), parts.reused)
+    outcome = Outcome(reused=parts.reused, elsewhere=len(parts.todo) - len(attempts))
+    driver = _Driver(ledger, executor, owner, observer, plan.sweep.budget, mirror)
+    try:
+        driver.drive(attempts, outcome)
+    finally:
+        ledger.release(owner)
+    outcome.left = len(attempts) - sum(outcome.ran.values())
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+def new_owner() -> str:
+    """A name for this driver that tells whether it still lives: host, process, and when that started."""
+    process = psutil.Process()
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}:{os.urandom(3).hex()}"
+
+
+def release_dead_owners(ledger: Ledger, sweep: str) -> None:
+    """Give back at once what drivers on this machine held when they died; others are waited for (their lease)."""
+    for owner in {trial.owner for trial in ledger.trials_of(sweep) if trial.owner}:
+        if _is_dead(owner):
+            ledger.release(owner)
+
+
+def _is_dead(owner: str) -> bool:
+    host, pid, created, *_ = [*owner.split(":"), "", "", ""]
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1.0
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _attempt(arm: Arm, trial: Trial, claim: Claim, checkpoints: Path, cache: Path) -> Attempt:
+    rule = arm.resources
+    return Attempt(
+        trial_id=trial.trial_id,
+        content=trial.content,
+        number=claim.attempt,
+        checkpoint_dir=checkpoints / trial.trial_id,
+        cache_dir=cache,
+        resources=Resources(cpus=rule.cpus, gpus=rule.gpus, workers=rule.workers),
+        micro_batch=claim.micro_batch,
+        earlier=claim.earlier,
+        estimated_seconds=arm.price.seconds,
+        estimated_macs=arm.price.macs,
+    )
+
+
+class _Driver:
+    """One run: events from the executor to the ledger, the lease, the budget, the mirror."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        executor: Executor,
+        owner: str,
+        observer: Observer,
+        budget: Budget,
+        mirror: Mirror | None,
+    ) -> None:
+        self._ledger = ledger
+        self._executor = executor
+        self._owner = owner
+        self._observer = observer
+        self._meter = _Meter(budget)
+        self._mirror = mirror
+        self._buffer: list[Event] = []
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._error: LongrangeError | None = None
+        self._mirror_error: str | None = None
+
+    def drive(self, attempts: Sequence[Attempt], outcome: Outcome) -> None:
+        threads = [threading.Thread(target=self._keep_writing, name="ledger", daemon=True)]
+        if self._mirror is not None:
+            threads.append(threading.Thread(target=self._keep_mirroring, name="mirror", daemon=True))
+        for thread in threads:
+            thread.start()
+        try:
+            self._meter.start(attempts)
+            for event in self._executor.run(attempts):
+                self._take(event, outcome)
+        finally:
+            self._over.set()
+            for thread in threads:
+                thread.join()
+        outcome.mirror_error = self._mirror_error
+        if self._error is not None:
+            raise self._error
+
+    def _take(self, event: Event, outcome: Outcome) -> None:
+        with self._lock:
+            self._buffer.append(event)
+        self._observer.event(event)
+        if isinstance(event, Ended):
+            outcome.ran[event.state] = outcome.ran.get(event.state, 0) + 1
+        spent = self._meter.spent_by(event)
+        if spent is not None and outcome.stopped_by is None:
+            outcome.stopped_by = spent
+            self._executor.cancel()
+
+    def _keep_writing(self) -> None:
+        """Flush events and renew the lease until the run is over; the ledger's own trouble stops the run."""
+        renew_at = time.monotonic() + LEASE_SECONDS / 4
+        while True:
+            over = self._over.wait(FLUSH_SECONDS)
+            try:
+                self._flush()
+                if time.monotonic() >= renew_at:
+                    self._ledger.renew(self._owner, LEASE_SECONDS, time.time())
+                    renew_at = time.monotonic() + LEASE_SECONDS / 4
+            except LedgerError as error:
+                if over or not isinstance(error, LedgerUnavailable):
+                    self._error = error
+                    self._executor.cancel()
+                    return
+            if over:
+                return
+
+    def _flush(self) -> None:
+        with self._lock:
+            batch = self._buffer[:]
+        self._ledger.apply(batch, self._owner)
+        with self._lock:
+            del self._buffer[: len(batch)]
+
+    def _keep_mirroring(self) -> None:
+        """Copy in the background; a mirror that cannot be reached is caught up with later."""
+        while True:
+            over = self._over.wait(MIRROR_SECONDS)
+            try:
+                if self._mirror is not None:
+                    self._mirror.catch_up()
+                self._mirror_error = None
+            except LongrangeError as error:
+                self._mirror_error = str(error)
+            if over:
+                return
+
+
+class _Meter:
+    """What a run has spent, against its budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._started = time.monotonic()
+        self._running: dict[str, float] = {}
+        self._needs: dict[str, Resources] = {}
+        self._macs: dict[str, float] = {}
+        self._spent = dict.fromkeys(Budget.model_fields, 0.0)
+
+    def start(self, attempts: Sequence[Attempt]) -> None:
+        self._started = time.monotonic()
+        self._needs = {attempt.trial_id: attempt.resources for attempt in attempts}
+        self._macs = {attempt.trial_id: attempt.estimated_macs or 0.0 for attempt in attempts}
+
+    def spent_by(self, event: Event) -> str | None:
+        """Which limit is reached, in words, if one is."""
+        if isinstance(event, Started):
+            self._running[event.trial_id] = event.at
+        since = self._running.get(event.trial_id)
+        if since is not None:
+            needs = self._needs[event.trial_id]
+            hours = max(0.0, event.at - since) / 3600 * needs.workers
+            self._spent["gpu_hours"] += hours * needs.gpus
+            self._spent["cpu_hours"] += hours * needs.cpus
+            self._running[event.trial_id] = event.at
+        if isinstance(event, Ended):
+            self._running.pop(event.trial_id, None)
+            self._spent["executed_macs"] += self._macs[event.trial_id]
+            self._spent["max_failures"] += event.state in (State.FAILED, State.INFEASIBLE)
+        self._spent["wall_hours"] = (time.monotonic() - self._started) / 3600
+        for name, spent in self._spent.items():
+            limit = getattr(self._budget, name)
+            if limit is not None and (spent > limit if name == "max_failures" else spent >= limit):
+                return f"budget {name}: {spent:.3g} of {limit:g}"
+        return None
