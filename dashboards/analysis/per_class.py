@@ -1,0 +1,40 @@
+"""Which classes gain? Per-class accuracy against the control (PNL, Fig. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dashboards.analysis.clips import paired_bootstrap
+
+
+def per_class(
+    labels: NDArray[np.int32], first: Mapping[int, NDArray[np.bool_]], second: Mapping[int, NDArray[np.bool_]]
+) -> pd.DataFrame:
+    """Top-1 per class of two arms, averaged over the seeds both have, sorted by gain.
+
+    Args:
+        labels: `[clips]` true classes.
+        first: seed -> `[clips]`, True where top-1 is right.
+        second: the same for the arm to compare with.
+
+    Returns:
+        Per class: clips, first_percent, second_percent, difference (points), low, high (95 % paired bootstrap over the
+        clips of the class; not corrected over classes). Empty if no seed is shared.
+    """
+    seeds = sorted(set(first) & set(second))
+    rows = []
+    for label in np.unique(labels) if seeds else []:
+        here = labels == label
+        one, two = (np.stack([side[seed][here] for seed in seeds]).mean(axis=0) for side in (first, second))
+        low, high = paired_bootstrap(one - two)
+        row = {"class": int(label), "clips": int(here.sum())}
+        row |= {"first_percent": 100 * one.mean(), "second_percent": 100 * two.mean()}
+        rows.append(row | {"difference": 100 * (one - two).mean(), "low": 100 * low, "high": 100 * high})
+    columns = ["class", "clips", "first_percent", "second_percent", "difference", "low", "high"]
+    return (
+        pd.DataFrame(rows, columns=columns).sort_values("difference", ascending=False, kind="stable").set_index("class")
+    )

@@ -1,0 +1,141 @@
+"""Is the difference to the control real? Paired by seed, corrected over the whole table.
+
+The verdict comes from seeds alone: they are what another run of the study would change. `better` or `worse` needs an
+adjusted p below 5 % (Holm over every comparison of the table); everything else is `undecided`, with the reason.
+`clips.py` adds what the clips say about the trained networks at hand.
+
+Diverged trials take part at chance level (`values.py`). One common seed has no spread, so nothing can be decided; n = 2
+is a t test with one degree of freedom, rightly hard to pass. Where every difference is the same number the t test is
+undefined: the seed seems to change nothing, which is said instead of a p of 0. Without two common seeds, two arms
+with two seeds each are compared by Welch's test.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import ttest_power
+
+from dashboards import frames
+from dashboards.analysis.arms import t_half_width
+from dashboards.text import LEVEL, count
+
+ALPHA = 1 - LEVEL
+POWER = 0.8
+MOST_SEEDS = 100
+PAIRED, WELCH, NONE = "paired t", "Welch t", ""
+BETTER, WORSE, UNDECIDED, CONTROL = "better", "worse", "undecided", "control"
+ROUNDING = 1e-9  # relative: differences closer than this are one number
+
+
+def compare(values: pd.DataFrame, control: str, *, higher_is_better: bool = True) -> pd.DataFrame:
+    """Every arm against `control`.
+
+    Args:
+        values: `[arms, seeds]`, NaN where missing.
+        control: the arm_id the others are compared with.
+        higher_is_better: which direction is an improvement.
+
+    Returns:
+        Per arm: n (pairs), method, difference (arm - control), low, high (95 %, not corrected), p, p_holm, p_bh,
+        verdict, reason, more_seeds (about how many more for 80 % power; NaN if not asked, infinite if over 100).
+        The control's own row has verdict "control" and no numbers.
+    """
+    matrix = values.to_numpy(float)
+    reference = matrix[values.index.get_loc(control)]
+    table = pd.DataFrame(_paired(matrix - reference), index=values.index)
+    table["method"] = np.where(table["n"] > 0, PAIRED, NONE)
+    for arm in table.index[(table["n"] < 2) & (values.notna().sum(axis=1) > 1)]:
+        if np.isfinite(reference).sum() > 1:
+            table.loc[arm, list(_WELCH)] = _welch(values.loc[arm].to_numpy(float), reference)
+    table.loc[control, ["difference", "low", "high", "p", "sd"]] = np.nan
+    table["p_holm"], table["p_bh"] = adjust(table["p"], "holm"), adjust(table["p"], "fdr_bh")
+    better = table["difference"] > 0 if higher_is_better else table["difference"] < 0
+    certain = table["p_holm"] < ALPHA
+    table["verdict"] = np.select([certain & better, certain], [BETTER, WORSE], UNDECIDED)
+    table.loc[control, "verdict"] = CONTROL
+    tests = max(1, int(table["p"].notna().sum()))
+    table["more_seeds"] = [_more(row, ALPHA / tests) for row in frames.records(table)]
+    table["reason"] = [_reason(row, tests) for row in frames.records(table)]
+    return table.drop(columns="sd")
+
+
+def adjust(p: pd.Series, method: str) -> pd.Series:
+    """p-values corrected over the table (`holm`, `fdr_bh`); undefined ones stay NaN and are not counted."""
+    adjusted = pd.Series(np.nan, index=p.index)
+    known = p.notna()
+    if known.any():
+        adjusted[known] = multipletests(p[known].to_numpy(), alpha=ALPHA, method=method)[1]
+    return adjusted
+
+
+def seeds_needed(effect_size: float, alpha: float) -> float:
+    """Smallest n for which a paired t test finds `effect_size` (mean / sd of differences) with 80 % power.
+
+    Infinite above `MOST_SEEDS`. As the effect is itself an estimate, this is a rough guide.
+    """
+    n = np.arange(2, MOST_SEEDS + 1)
+    # Beyond 20 sd the non-central t overflows, and two or three seeds are enough anyway.
+    power = ttest_power(min(abs(effect_size), 20.0), n, alpha, alternative="two-sided")
+    enough = n[np.nan_to_num(power, nan=1.0) >= POWER]
+    return float(enough[0]) if len(enough) else float("inf")
+
+
+_WELCH = ("n", "difference", "sd", "low", "high", "p", "method")
+
+
+def _paired(differences: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """The paired t test of every row of `[arms, seeds]` at once."""
+    n = np.isfinite(differences).sum(axis=1)
+    filled = np.where(np.isfinite(differences), differences, 0.0)
+    mean = np.where(n > 0, filled.sum(axis=1) / np.maximum(n, 1), np.nan)
+    squares = np.where(np.isfinite(differences), (differences - mean[:, None]) ** 2, 0.0).sum(axis=1)
+    sd = np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1)), np.nan)
+    sd = np.where(sd <= ROUNDING * np.maximum(np.abs(mean), 1.0), 0.0, sd)
+    varies = (n > 1) & (sd > 0)
+    t = np.where(varies, mean / np.where(varies, sd, 1.0) * np.sqrt(np.maximum(n, 1)), np.nan)
+    p = np.where(varies, 2 * stats.t.sf(np.abs(t), np.maximum(n - 1, 1)), np.nan)
+    half = np.where(varies, t_half_width(sd, n), np.nan)
+    return {"n": n, "difference": mean, "sd": sd, "low": mean - half, "high": mean + half, "p": p}
+
+
+def _welch(arm: NDArray[np.float64], reference: NDArray[np.float64]) -> tuple[float | str, ...]:
+    arm, reference = arm[np.isfinite(arm)], reference[np.isfinite(reference)]
+    difference = float(arm.mean() - reference.mean())
+    n = min(len(arm), len(reference))
+    if np.ptp(arm) == 0 and np.ptp(reference) == 0:
+        return n, difference, 0.0, np.nan, np.nan, np.nan, WELCH
+    found = stats.ttest_ind(arm, reference, equal_var=False)
+    interval = found.confidence_interval(LEVEL)
+    sd = float(np.sqrt(arm.var(ddof=1) + reference.var(ddof=1)))
+    return n, difference, sd, float(interval.low), float(interval.high), float(found.pvalue), WELCH
+
+
+def _more(row: dict[str, Any], alpha: float) -> float:
+    if row["verdict"] != UNDECIDED or not row["sd"] > 0 or row["difference"] == 0:
+        return float("nan")
+    needed = seeds_needed(row["difference"] / row["sd"], alpha)
+    # The estimate may say that the seeds at hand were enough: then the next one is the least that can help.
+    return max(needed - float(row["n"]), 1.0)
+
+
+def _reason(row: dict[str, Any], tests: int) -> str:
+    if row["verdict"] == CONTROL:
+        return ""
+    if row["verdict"] in (BETTER, WORSE):
+        return f"95 % certain after Holm's correction over {count(tests, 'comparison')}"
+    if row["n"] < 2:
+        return "one seed: its spread is unknown" if row["n"] else "no result to compare yet"
+    if row["sd"] == 0:
+        same = "no difference" if row["difference"] == 0 else "the same difference"
+        return f"{same} for every seed: check that the seed changes the run"
+    more = row["more_seeds"]
+    seeds = f"over {MOST_SEEDS} more seeds" if np.isinf(more) else f"about {count(int(more), 'more seed')}"
+    outside = row["low"] > 0 or row["high"] < 0
+    where = f"leaves out 0, but not after correction over {tests} comparisons" if outside else "holds 0"
+    return f"the interval {where}; {seeds} needed"

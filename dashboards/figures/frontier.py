@@ -1,0 +1,262 @@
+"""Accuracy over cost: every arm with its seeds and interval, the frontier, and how sure it is."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dashboards import frames
+from dashboards.analysis.frontier import NEAR, ON, UNKNOWN
+from dashboards.figures import theme as themes
+from dashboards.figures.theme import Theme
+from dashboards.metrics import Cost, Metric
+from dashboards.text import count, interval, number, quantity, settings_line
+
+LOG_ABOVE = 5.0  # ratio of the dearest to the cheapest arm from which the cost axis is logarithmic
+MOST_LABELS = 7
+OPACITY = {ON: 1.0, NEAR: 0.75, UNKNOWN: 0.6}
+DOMINATED_OPACITY = 0.45
+
+
+@dataclass(frozen=True)
+class Point:
+    """One arm on the chart. `low` and `high` are NaN with one seed; `hover` is safe HTML."""
+
+    arm_id: str
+    label: str
+    block: str
+    cost: float
+    mean: float
+    low: float
+    high: float
+    seeds: tuple[float, ...]
+    standing: str
+    hover: str
+
+
+@dataclass(frozen=True)
+class FrontierInfo:
+    """Everything the chart shows.
+
+    Attributes:
+        metric: the vertical axis.
+        cost: the horizontal axis.
+        points: arms with a cost and a value.
+        steps: (cost, mean) of the arms on the frontier, cheap to dear.
+        band: (cost, low, high) of the frontier, 95 % over resampled seeds; empty if undefined.
+        left_out: arms without a value or a cost.
+    """
+
+    metric: Metric
+    cost: Cost
+    points: tuple[Point, ...]
+    steps: tuple[tuple[float, float], ...]
+    band: tuple[tuple[float, float, float], ...]
+    left_out: int
+
+    @property
+    def logarithmic(self) -> bool:
+        """Is the cost axis logarithmic?"""
+        costs = [point.cost for point in self.points]
+        return bool(costs) and min(costs) > 0 and max(costs) / min(costs) > LOG_ABOVE
+
+
+def info(table: pd.DataFrame, values: pd.DataFrame, metric: Metric, cost: Cost, band: pd.DataFrame) -> FrontierInfo:
+    """The numbers of the chart.
+
+    Args:
+        table: `Sweep.table` of `metric` and `cost`.
+        values: `[arms, seeds]` of `metric`.
+        metric: the vertical axis.
+        cost: the horizontal axis.
+        band: `analysis.frontier.band`: cost, low, high.
+    """
+    shown = table[np.isfinite(table["mean"]) & np.isfinite(table[cost.name])]
+    points = [_point(arm, row, frames.seeds_of(values, arm), metric, cost) for arm, row in frames.rows(shown)]
+    on = shown[shown["standing"] == ON].sort_values(cost.name)
+    return FrontierInfo(
+        metric=metric,
+        cost=cost,
+        points=tuple(points),
+        steps=tuple(zip(on[cost.name].tolist(), on["mean"].tolist(), strict=True)),
+        band=tuple(map(tuple, band[["cost", "low", "high"]].dropna().to_numpy().tolist())),
+        left_out=len(table) - len(shown),
+    )
+
+
+def draw(info: FrontierInfo, theme: Theme = "light") -> go.Figure:
+    """The chart. Clicking a point gives its arm_id in `customdata`."""
+    if not info.points:
+        return themes.message("No arm has both a result and a cost yet.", theme)
+    chart = themes.figure(theme, height=480)
+    _draw_band(chart, info)
+    for block in dict.fromkeys(point.block for point in info.points):
+        _draw_block(chart, block, [point for point in info.points if point.block == block])
+    for point in labelled(info):
+        chart.add_annotation(
+            x=np.log10(point.cost) if info.logarithmic else point.cost,
+            y=point.mean,
+            text=html.escape(point.label),
+            showarrow=False,
+            xanchor="left" if point.cost <= np.median([each.cost for each in info.points]) else "right",
+            yanchor="bottom",
+            yshift=6,
+            font={"size": 11},
+        )
+    chart.update_xaxes(title_text=_axis_title(info), tickformat="~s", type="log" if info.logarithmic else "linear")
+    if info.logarithmic:
+        chart.update_xaxes(dtick="D2")
+    chart.update_yaxes(title_text=f"{info.metric.title} ({info.metric.unit})", range=_vertical_range(info))
+    return chart
+
+
+def labelled(info: FrontierInfo) -> list[Point]:
+    """Arms on the frontier whose names fit: best first, none too near to one already named."""
+    spans = [np.ptp([getattr(point, axis) for point in info.points]) or 1.0 for axis in ("cost", "mean")]
+    sign = -1 if info.metric.higher_is_better else 1
+    chosen: list[Point] = []
+    for point in sorted((point for point in info.points if point.standing == ON), key=lambda each: sign * each.mean):
+        near = (
+            abs(point.cost - other.cost) / spans[0] < 0.2 and abs(point.mean - other.mean) / spans[1] < 0.07
+            for other in chosen
+        )
+        if len(chosen) < MOST_LABELS and not any(near):
+            chosen.append(point)
+    return chosen
+
+
+def _point(arm: str, row: dict[str, Any], seeds: tuple[float, ...], metric: Metric, cost: Cost) -> Point:
+    return Point(
+        arm_id=arm,
+        label=row["label"],
+        block=row["block"],
+        cost=float(row[cost.name]),
+        mean=float(row["mean"]),
+        low=float(row["low"]),
+        high=float(row["high"]),
+        seeds=seeds,
+        standing=row["standing"],
+        hover=_hover(row, metric, cost, row["settings"]),
+    )
+
+
+def _hover(row: dict[str, Any], metric: Metric, cost: Cost, settings: Mapping[str, Any]) -> str:
+    value = f"{number(row['mean'], 2)} {metric.unit}"
+    certain = f"95 % interval {interval(row['low'], row['high'])}" if row["n"] > 1 else "one seed: interval unknown"
+    lines = [
+        f"<b>{html.escape(row['label'])}</b>",
+        f"{metric.title}: <b>{value}</b>, {certain}, {count(int(row['n']), 'seed')}",
+        f"{cost.title}: {quantity(row[cost.name], cost.unit)}",
+    ]
+    chance = f" (on it in {100 * row['probability']:.0f} % of resamples)" if np.isfinite(row["probability"]) else ""
+    lines.append(f"{row['standing']}{chance}")
+    if row["at_chance"]:
+        lines.append(f"{count(int(row['at_chance']), 'diverged trial')} counted at chance level")
+    lines += [html.escape(line) for line in _wrapped(settings_line(settings))]
+    return "<br>".join(lines)
+
+
+def _wrapped(text: str, width: int = 70) -> Sequence[str]:
+    lines, line = [], ""
+    for part in text.split(", "):
+        if line and len(line) + len(part) > width:
+            lines.append(line)
+            line = ""
+        line = f"{line}, {part}" if line else part
+    return [*lines, line] if line else lines
+
+
+def _draw_band(chart: go.Figure, info: FrontierInfo) -> None:
+    end = max(point.cost for point in info.points)
+    if info.band:
+        cost, low, high = (list(axis) for axis in zip(*info.band, strict=True))
+        cost, low, high = [*cost, end], [*low, low[-1]], [*high, high[-1]]
+        shape = {"shape": "hv", "width": 0}
+        shared: dict[str, Any] = {"mode": "lines", "line": shape, "hoverinfo": "skip", "showlegend": False}
+        chart.add_scatter(x=cost, y=low, **shared)
+        chart.add_scatter(x=cost, y=high, fill="tonexty", fillcolor=themes.BAND, **shared)
+    if info.steps:
+        cost, mean = (list(axis) for axis in zip(*info.steps, strict=True))
+        chart.add_scatter(
+            x=[*cost, end],
+            y=[*mean, mean[-1]],
+            mode="lines",
+            line={"shape": "hv", "dash": "dot", "width": 1.5, "color": themes.FAINT},
+            name="frontier, 95 % band",
+            hoverinfo="skip",
+        )
+
+
+def _draw_block(chart: go.Figure, block: str, points: Sequence[Point]) -> None:
+    style = themes.style(block)
+    dots = [(point.cost, value) for point in points for value in point.seeds]
+    chart.add_scatter(
+        x=[cost for cost, _ in dots],
+        y=[value for _, value in dots],
+        mode="markers",
+        marker={"color": style.color, "size": 4, "opacity": 0.45},
+        legendgroup=block,
+        showlegend=False,
+        hoverinfo="skip",
+    )
+    chart.add_scatter(
+        x=[point.cost for point in points],
+        y=[point.mean for point in points],
+        mode="markers",
+        marker={
+            "color": style.color,
+            "symbol": style.symbol,
+            "size": 12,
+            "opacity": [OPACITY.get(point.standing, DOMINATED_OPACITY) for point in points],
+            "line": {"width": [1.5 if point.standing == ON else 0 for point in points], "color": "rgba(0,0,0,0.55)"},
+        },
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [max(point.high - point.mean, 0) if np.isfinite(point.high) else 0 for point in points],
+            "arrayminus": [max(point.mean - point.low, 0) if np.isfinite(point.low) else 0 for point in points],
+            "color": style.color,
+            "thickness": 1.2,
+            "width": 3,
+        },
+        name=block,
+        legendgroup=block,
+        customdata=[point.arm_id for point in points],
+        text=[point.hover for point in points],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _vertical_range(info: FrontierInfo) -> list[float]:
+    """From the means: stray seeds and the intervals they cause would squeeze all other arms."""
+    seen = [point.mean for point in info.points]
+    room = 0.08 * (max(seen) - min(seen) or 1.0)
+    return [min(seen) - room, max(seen) + room]
+
+
+def zoom(info: FrontierInfo) -> tuple[list[float], list[float]] | None:
+    """Axis ranges (cost, value) that show the better half of the arms, if that helps; None if it does not."""
+    if len(info.points) < 4:
+        return None
+    sign = 1 if info.metric.higher_is_better else -1
+    best = sorted(info.points, key=lambda point: -sign * point.mean)
+    kept = [point for point in best[: -(-len(best) * 3 // 4)] if point.cost <= np.quantile([p.cost for p in best], 0.9)]
+    ranges = []
+    for seen in ([point.cost for point in kept], [value for point in kept for value in (*point.seeds, point.mean)]):
+        room = 0.06 * (max(seen) - min(seen) or 1.0)
+        ranges.append([min(seen) - room, max(seen) + room])
+    if info.logarithmic:
+        ranges[0] = [float(np.log10(max(end, 1e-9))) for end in ranges[0]]
+    full = _vertical_range(info)
+    return (ranges[0], ranges[1]) if np.ptp(ranges[1]) < 0.5 * np.ptp(full) else None
+
+
+def _axis_title(info: FrontierInfo) -> str:
+    unit = f" ({info.cost.unit})" if info.cost.unit and info.cost.unit not in info.cost.title else ""
+    return f"{info.cost.title}{unit}" + (", logarithmic" if info.logarithmic else "")

@@ -1,0 +1,93 @@
+"""How figures look: one colour and one marker per block everywhere, light and dark.
+
+Colours are Okabe and Ito's, extended by Tol's muted set; each reads on white and on near-black and stays apart for the
+common forms of colour blindness. Markers differ too, so that a grey print can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, NamedTuple
+
+import plotly.graph_objects as go
+
+Theme = Literal["light", "dark"]
+
+
+class Style(NamedTuple):
+    """How one block is drawn."""
+
+    color: str
+    symbol: str
+
+
+STYLES: dict[str, Style] = {
+    "none": Style("#7f7f7f", "x"),
+    "nl": Style("#0072b2", "circle"),
+    "hgnl": Style("#e69f00", "square"),
+    "rnl": Style("#009e73", "diamond"),
+    "se_rnl": Style("#44aa99", "diamond-tall"),
+    "pnl": Style("#d55e00", "triangle-up"),
+    "bat": Style("#cc79a7", "star"),
+    "se": Style("#56b4e9", "cross"),
+    "cbam": Style("#aa4499", "pentagon"),
+    "gc": Style("#999933", "hexagon"),
+    "cgnl": Style("#a34a6b", "triangle-down"),
+    "cgd": Style("#7b8fd4", "hourglass"),
+}
+SPARE = (Style("#b07d48", "star-square"), Style("#6aa84f", "bowtie"), Style("#8e7cc3", "star-diamond"))
+VERDICT_COLORS = {"better": "#009e73", "worse": "#d55e00", "undecided": "#8a8a8a", "control": "#8a8a8a"}
+
+INK = {"light": "#1c2430", "dark": "#e6e9ee"}
+GRID = {"light": "#e4e7ec", "dark": "#333a45"}
+FAINT = "#8490a3"  # reads on both
+BAND = "rgba(128,140,163,0.18)"  # on both
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def style(block: str) -> Style:
+    """The block's colour and marker; a block from elsewhere always gets the same spare one."""
+    if block in STYLES:
+        return STYLES[block]
+    return SPARE[hashlib.sha256(block.encode()).digest()[0] % len(SPARE)]
+
+
+def template(theme: Theme) -> go.layout.Template:
+    """The Plotly template of a theme; backgrounds are transparent, so that a page's own shows through."""
+    axis = {
+        "gridcolor": GRID[theme],
+        "linecolor": GRID[theme],
+        "zerolinecolor": GRID[theme],
+        "ticks": "",
+        "automargin": True,
+        "title": {"font": {"size": 13}, "standoff": 10},
+    }
+    return go.layout.Template(
+        layout={
+            "font": {"family": FONT, "size": 13, "color": INK[theme]},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "colorway": [each.color for name, each in STYLES.items() if name != "none"],
+            "xaxis": axis,
+            "yaxis": axis,
+            "margin": {"l": 60, "r": 20, "t": 30, "b": 55},
+            "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": {"text": ""}},
+            "colorscale": {"sequential": "Cividis"},
+            "hovermode": "closest",
+        }
+    )
+
+
+def figure(theme: Theme, *, height: int = 420) -> go.Figure:
+    """An empty figure in a theme."""
+    return go.Figure(layout={"template": template(theme), "height": height})
+
+
+def message(text: str, theme: Theme = "light") -> go.Figure:
+    """What is drawn instead of an empty chart: words."""
+    chart = figure(theme, height=180)
+    chart.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 14})
+    chart.update_xaxes(visible=False)
+    chart.update_yaxes(visible=False)
+    return chart

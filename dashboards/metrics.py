@@ -1,0 +1,117 @@
+"""What can be plotted against what: accuracies, costs, their units and which way is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dashboards.errors import UnknownChoice
+
+RULE_PREFIX = "published_gflops:"  # e.g. published_gflops:rnl; printed counts never share an axis with executed MACs
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A quality of a trained network.
+
+    Attributes:
+        name: the ledger's name, with its unit.
+        title: as shown.
+        unit: of values; differences are in `difference_unit`.
+        higher_is_better: which way is better.
+        chance_hits: k of top-k, from which the level of a network that knows nothing follows; 0 if there is none.
+    """
+
+    name: str
+    title: str
+    unit: str = "%"
+    difference_unit: str = "points"
+    higher_is_better: bool = True
+    chance_hits: int = 0
+
+    def chance(self, classes: pd.Series) -> pd.Series:
+        """The value of guessing among `classes` equally likely classes; NaN where it is not defined."""
+        if self.name == "averaged_error_percent":
+            return (TOP1.chance(classes) + TOP5.chance(classes)).rsub(200.0) / 2
+        if not self.chance_hits:
+            return pd.Series(np.nan, index=classes.index)
+        return (100.0 * self.chance_hits / classes.astype(float)).clip(upper=100.0)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an arm costs. `per_trial` costs are measured and vary with the seed; the others belong to the model."""
+
+    name: str
+    title: str
+    unit: str
+    per_trial: bool = False
+
+
+TOP1 = Metric("top1_percent", "Top-1 accuracy", chance_hits=1)
+TOP5 = Metric("top5_percent", "Top-5 accuracy", chance_hits=5)
+AVERAGED_ERROR = Metric("averaged_error_percent", "Averaged top-1 and top-5 error", higher_is_better=False)
+METRICS: Mapping[str, Metric] = {metric.name: metric for metric in (TOP1, TOP5, AVERAGED_ERROR)}
+
+COSTS: Mapping[str, Cost] = {
+    cost.name: cost
+    for cost in (
+        Cost("executed_macs", "Executed MACs per clip", "MACs"),
+        Cost("params", "Parameters", ""),
+        Cost("latency_ms", "Latency per batch", "ms", per_trial=True),
+        Cost("peak_memory_bytes", "Peak memory", "B", per_trial=True),
+        Cost("train_seconds", "Training time", "s", per_trial=True),
+    )
+}
+
+
+def find_metric(name: str) -> Metric:
+    """The metric called `name`.
+
+    Raises:
+        UnknownChoice: with the metrics there are.
+    """
+    if name not in METRICS:
+        raise UnknownChoice("metric", name, list(METRICS))
+    return METRICS[name]
+
+
+def find_cost(name: str) -> Cost:
+    """The cost called `name`; `published_gflops:RULE` is the count of one published rule.
+
+    Raises:
+        UnknownChoice: with the costs there are.
+    """
+    if name.startswith(RULE_PREFIX):
+        rule = name.removeprefix(RULE_PREFIX)
+        return Cost(name, f"GFLOPs by the published rule {rule!r}", "GFLOPs")
+    if name not in COSTS:
+        raise UnknownChoice("cost", name, [*COSTS, f"{RULE_PREFIX}RULE"])
+    return COSTS[name]
+
+
+def arm_cost(cost: Cost, arms: pd.DataFrame, trials: pd.DataFrame) -> pd.Series:
+    """One value of `cost` per arm: the model's own, or the median over its finished trials; NaN where unknown.
+
+    Args:
+        cost: which.
+        arms: `Reader.arms`.
+        trials: trials with their results as columns (`values.joined`).
+    """
+    if cost.name.startswith(RULE_PREFIX):
+        rule = cost.name.removeprefix(RULE_PREFIX)
+        return arms["profile"].map(lambda profile: _rule(profile, rule)).astype(float)
+    if not cost.per_trial:
+        return arms[cost.name].astype(float)
+    if cost.name not in trials:
+        return pd.Series(np.nan, index=arms.index, name=cost.name)
+    return trials.groupby("arm_id")[cost.name].median().reindex(arms.index)
+
+
+def _rule(profile: Any, rule: str) -> float:
+    value = ((profile or {}).get("rules") or {}).get(rule)
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,267 @@
+"""A sweep's table for a paper or a page: Markdown, LaTeX (booktabs), CSV, HTML; the user chooses the columns."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from dashboards.errors import UnknownChoice
+from dashboards.metrics import COSTS, Metric
+from dashboards.text import MISSING, interval, number, p_value, settings_line, signed
+
+FORMATS = ("markdown", "latex", "csv", "html")
+DEFAULT_COLUMNS = ("arm", "n", "mean", "difference", "p_holm", "verdict", "executed_macs", "params")
+MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+NOTE = (
+    "± is half the 95 % t interval over n seeds; differences to {control} are paired by seed, with 95 % intervals; "
+    "p is adjusted by Holm over the table: * < 0.05, ** < 0.01, *** < 0.001; best mean in bold."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: text without markup, stars, and whether it is the best of its column."""
+
+    text: str
+    marks: str = ""
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """A table before it is rendered.
+
+    Attributes:
+        titles: one per column, with the unit.
+        numeric: which columns are set flush right.
+        rows: cells, one row per arm.
+        note: how to read it.
+        raw: the same rows as plain numbers for CSV: field -> values.
+    """
+
+    titles: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str
+    raw: Mapping[str, Sequence[object]]
+
+
+@dataclass(frozen=True)
+class _Column:
+    title: Callable[[pd.DataFrame, Metric], str]
+    cells: Callable[[pd.DataFrame, Metric], list[Cell]]
+    raw: tuple[str, ...]
+    numeric: bool = True
+
+
+def info(table: pd.DataFrame, metric: Metric, columns: Sequence[str] = DEFAULT_COLUMNS) -> TableInfo:
+    """The cells of `Sweep.table`, in its order.
+
+    Raises:
+        UnknownChoice: a column that does not exist, with those that do.
+    """
+    for name in columns:
+        if name not in COLUMNS:
+            raise UnknownChoice("column", name, list(COLUMNS))
+    chosen = [COLUMNS[name] for name in columns]
+    cells = [column.cells(table, metric) for column in chosen]
+    fields = dict.fromkeys(field for column in chosen for field in column.raw)
+    control = table.loc[table["is_control"], "label"]
+    return TableInfo(
+        titles=tuple(column.title(table, metric) for column in chosen),
+        numeric=tuple(column.numeric for column in chosen),
+        rows=tuple(zip(*cells, strict=True)),
+        note=NOTE.format(control=control.iloc[0] if len(control) else "the control"),
+        raw={field: _raw(table[field]) for field in fields},
+    )
+
+
+def render(info: TableInfo, kind: str) -> str:
+    """The table as text in one of `FORMATS`.
+
+    Raises:
+        UnknownChoice: another format.
+    """
+    renderers = {"markdown": _markdown, "latex": _latex, "csv": _csv, "html": _html}
+    if kind not in renderers:
+        raise UnknownChoice("table format", kind, FORMATS)
+    return renderers[kind](info)
+
+
+def _markdown(info: TableInfo) -> str:
+    def cell(each: Cell) -> str:
+        text = _escaped(each.text, r"\|*_`<>[]") + _escaped(each.marks, "*")
+        return f"**{text}**" if each.bold else text
+
+    lines = [[_escaped(title, r"\|*_`<>[]") for title in info.titles]]
+    lines.append(["--:" if numeric else ":--" for numeric in info.numeric])
+    lines += [[cell(each) for each in row] for row in info.rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{_escaped(info.note, '*')}\n"
+
+
+def _latex(info: TableInfo) -> str:
+    def cell(each: Cell) -> str:
+        text = latex(each.text)
+        bold = rf"\textbf{{{text}}}" if each.bold else text
+        return bold + (f"$^{{{each.marks}}}$" if each.marks else "")
+
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        rf"\begin{{tabular}}{{{''.join('r' if numeric else 'l' for numeric in info.numeric)}}}",
+        r"\toprule",
+        " & ".join(map(latex, info.titles)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(cell, row)) + r" \\" for row in info.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(f"% {line}" for line in info.note.splitlines()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _csv(info: TableInfo) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(info.raw)
+    writer.writerows(zip(*info.raw.values(), strict=True))
+    return out.getvalue()
+
+
+def _html(info: TableInfo) -> str:
+    def cell(each: Cell, numeric: bool) -> str:
+        text = html.escape(each.text) + (f"<sup>{each.marks}</sup>" if each.marks else "")
+        side = ' style="text-align:right"' if numeric else ""
+        return f"<td{side}>{f'<b>{text}</b>' if each.bold else text}</td>"
+
+    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in info.titles)
+    body = "\n".join("<tr>" + "".join(map(cell, row, info.numeric)) + "</tr>" for row in info.rows)
+    inside = f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
+    return f"<table>\n{inside}\n</table>\n<p>{html.escape(info.note)}</p>\n"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "×": r"$\times$",
+    "–": "--",
+    "∞": r"$\infty$",
+    **{each: f"\\{each}" for each in "&%$#_{}"},
+}
+
+
+def latex(text: str) -> str:
+    """Plain text as LaTeX."""
+    return "".join(_LATEX.get(each, each) for each in text)
+
+
+def _escaped(text: str, special: str) -> str:
+    """Plain text for Markdown; line breaks would end the row."""
+    return "".join(f"\\{each}" if each in special else each for each in " ".join(text.split()))
+
+
+def _raw(values: pd.Series) -> list[object]:
+    if values.name == "settings":
+        return [settings_line(value) for value in values]
+    return ["" if isinstance(value, float) and math.isnan(value) else value for value in values]
+
+
+def marks(p_holm: float) -> str:
+    """Stars of an adjusted p."""
+    return next((stars for limit, stars in MARKS if p_holm < limit), "")
+
+
+def _mean(table: pd.DataFrame, metric: Metric) -> list[Cell]:
+    best = table["mean"].max() if metric.higher_is_better else table["mean"].min()
+    half = table["high"] - table["mean"]
+    texts = [
+        number(mean) + (f" ± {number(each)}" if math.isfinite(each) else "")
+        for mean, each in zip(table["mean"], half, strict=True)
+    ]
+    return [Cell(text, bold=mean == best) for text, mean in zip(texts, table["mean"], strict=True)]
+
+
+def _difference(table: pd.DataFrame, metric: Metric) -> list[Cell]:
+    found = []
+    for row in table.to_dict("records"):
+        known = math.isfinite(row["diff_low"])
+        span = f" {interval(row['diff_low'], row['diff_high'], sign=True)}" if known else ""
+        found.append(Cell(signed(row["difference"]) + span, marks(row["p_holm"])))
+    return found
+
+
+def _cost(name: str) -> _Column:
+    cost = COSTS[name]
+
+    def scale(table: pd.DataFrame) -> tuple[float, str]:
+        most = table[name].max()
+        steps = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+        return next(
+            ((size, prefix) for size, prefix in steps if cost.unit in ("MACs", "B", "") and most >= size), (1, "")
+        )
+
+    def title(table: pd.DataFrame, _: Metric) -> str:
+        unit = f"{scale(table)[1]}{cost.unit}"
+        return f"{cost.title.removesuffix(' per clip')} ({unit})" if unit else cost.title
+
+    def cells(table: pd.DataFrame, _: Metric) -> list[Cell]:
+        size = scale(table)[0]
+        return [Cell(number(value / size, 2)) for value in table[name]]
+
+    return _Column(title, cells, (name,))
+
+
+def _plain(title: str, field: str, show: Callable[[object], str], *, numeric: bool = True) -> _Column:
+    return _Column(lambda *_: title, lambda table, _: [Cell(show(value)) for value in table[field]], (field,), numeric)
+
+
+def _ratio(table: pd.DataFrame, _: Metric) -> list[Cell]:
+    control = table.loc[table["is_control"], "executed_macs"]
+    reference = float(control.iloc[0]) if len(control) else float("nan")
+    return [Cell(f"{number(value / reference, 2)} ×" if reference else MISSING) for value in table["executed_macs"]]
+
+
+def _decimals(digits: int) -> Callable[[object], str]:
+    return lambda value: number(float(value), digits)  # type: ignore[arg-type]
+
+
+def _failed(table: pd.DataFrame, _: Metric) -> list[Cell]:
+    return [
+        Cell(
+            "; ".join([*([f"{chance} diverged"] if chance else []), *([f"{missing} failed"] if missing else [])]) or "0"
+        )
+        for chance, missing in zip(table["at_chance"], table["missing"], strict=True)
+    ]
+
+
+COLUMNS: Mapping[str, _Column] = {
+    "arm": _plain("Arm", "label", str, numeric=False),
+    "block": _plain("Block", "block", str, numeric=False),
+    "settings": _plain("Settings", "settings", lambda value: settings_line(value), numeric=False),  # type: ignore[arg-type]
+    "n": _plain("n", "n", str),
+    "mean": _Column(lambda _, metric: f"{metric.title} ({metric.unit})", _mean, ("mean", "low", "high")),
+    "sd": _plain("sd", "sd", _decimals(2)),
+    "difference": _Column(
+        lambda _, metric: f"Difference ({metric.difference_unit})", _difference, ("difference", "diff_low", "diff_high")
+    ),
+    "p": _plain("p", "p", lambda value: p_value(float(value))),  # type: ignore[arg-type]
+    "p_holm": _plain("p (Holm)", "p_holm", lambda value: p_value(float(value))),  # type: ignore[arg-type]
+    "p_bh": _plain("p (BH)", "p_bh", lambda value: p_value(float(value))),  # type: ignore[arg-type]
+    "verdict": _plain("Verdict", "verdict", str, numeric=False),
+    "reason": _plain("Why", "reason", str, numeric=False),
+    **{name: _cost(name) for name in COSTS},
+    "macs_ratio": _Column(lambda *_: "MACs / control", _ratio, ("executed_macs",)),
+    "probability": _plain("P(on frontier)", "probability", _decimals(2)),
+    "standing": _plain("Frontier", "standing", str, numeric=False),
+    "failures": _Column(lambda *_: "Failures", _failed, ("at_chance", "missing")),
+}

@@ -1,0 +1,64 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const templates = { light: read("template-light").layout.template, dark: read("template-dark").layout.template };
+  const boxes = [...document.querySelectorAll("[data-figure]")];
+  const drawn = new Set();
+
+  const theme = () => root.dataset.theme;
+  const narrow = () => window.innerWidth < 700;
+
+  function draw(box) {
+    const figure = read(`figure-${box.dataset.figure}`);
+    const layout = { ...figure.layout, template: templates[theme()], autosize: true };
+    if (narrow() && layout.legend?.orientation === "v") {
+      layout.legend = { orientation: "h", y: -0.25, yanchor: "top", x: 0, font: { size: 11 } };
+      layout.height = (layout.height || 400) + 160;
+    }
+    const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"],
+      toImageButtonOptions: { format: "svg", filename: `${document.title} ${box.dataset.figure}` } };
+    Plotly.react(box, figure.data, layout, config);
+    drawn.add(box);
+    box.dataset.drawn = "yes";
+  }
+
+  function setTheme(name) {
+    root.dataset.theme = name;
+    document.getElementById("theme").textContent = name === "dark" ? "Light" : "Dark";
+    drawn.forEach(draw);
+  }
+
+  function failed(reason) {
+    boxes.forEach((box) => { box.textContent = `This chart cannot be drawn here (${reason}). The table above holds its numbers.`; });
+  }
+
+  async function loadPlotly() {
+    const packed = document.getElementById("plotly").textContent.trim();
+    const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+  }
+
+  setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  document.getElementById("theme").addEventListener("click", () => setTheme(theme() === "dark" ? "light" : "dark"));
+
+  document.querySelectorAll("[data-range]").forEach((button) => button.addEventListener("click", () => {
+    const range = button.dataset.range ? JSON.parse(button.dataset.range) : null;
+    const box = document.querySelector(`[data-figure="${button.dataset.target}"]`);
+    const all = { "xaxis.autorange": true, "yaxis.range": read(`figure-${button.dataset.target}`).layout.yaxis.range };
+    Plotly.relayout(box, range || all);
+    button.parentElement.querySelectorAll("button").forEach((each) => each.setAttribute("aria-pressed", each === button));
+  }));
+
+  if (typeof DecompressionStream === "undefined") { failed("this browser is too old: it lacks DecompressionStream"); return; }
+  loadPlotly().then(() => {
+    const observer = new IntersectionObserver((entries) => entries.forEach((entry) => {
+      if (entry.isIntersecting && !drawn.has(entry.target)) draw(entry.target);
+    }), { rootMargin: "600px" });
+    boxes.forEach((box) => observer.observe(box));
+    window.addEventListener("beforeprint", () => boxes.filter((box) => !drawn.has(box)).forEach(draw));
+  }).catch((error) => failed(error.message));
+})();

@@ -1,0 +1,105 @@
+"""Numbers and settings as people read them; one way everywhere."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+LEVEL = 0.95  # the confidence level of every interval and verdict
+MISSING = "–"
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def quantity(value: float, unit: str) -> str:
+    """Three significant digits with a prefix: 1234567, "MACs" -> "1.23 MMACs". Parameters have no unit: "152 k"."""
+    if not math.isfinite(value):
+        return MISSING
+    if unit == "s":
+        return duration(value)
+    for size, prefix in _PREFIXES:
+        if abs(value) >= size and unit not in ("ms", "%", "GFLOPs"):
+            return f"{_three(value / size)} {prefix}{unit}"
+    return f"{_three(value)} {unit}".strip()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "7.3 s", "4 min 05 s" or "3 h 20 min"."""
+    if not math.isfinite(seconds):
+        return MISSING
+    if seconds < 99.5:
+        return f"{_three(seconds)} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def number(value: float, digits: int = 1) -> str:
+    """A value with `digits` decimals."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else MISSING
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A difference with its sign; a true minus, and no "−0.0"."""
+    if not math.isfinite(value):
+        return MISSING
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return ("+" if value > 0 else "−") + text
+
+
+def interval(low: float, high: float, *, sign: bool = False) -> str:
+    """[low, high]; a dash where it is undefined."""
+    show = signed if sign else number
+    return f"[{show(low)}, {show(high)}]" if math.isfinite(low) and math.isfinite(high) else MISSING
+
+
+def p_value(value: float) -> str:
+    """Three decimals, "< 0.001" below."""
+    if not math.isfinite(value):
+        return MISSING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def count(number_of: int, noun: str) -> str:
+    """1 trial, 2 trials."""
+    return f"{number_of} {noun}" if number_of == 1 else f"{number_of} {noun}s"
+
+
+def setting(value: Any) -> str:
+    """A setting's value on a chart: [3, 7, 7] -> "3×7×7"; {"res3": [1, 3]} -> "res3[1,3]"; {"res3": [0]} -> "res3"."""
+    if isinstance(value, Mapping):
+        if "name" in value:
+            rest = ", ".join(f"{key}={setting(each)}" for key, each in value.items() if key != "name")
+            return f"{value['name']}({rest})" if rest else str(value["name"])
+        return " + ".join(_stage(key, units) for key, units in value.items()) or "nowhere"
+    if isinstance(value, list | tuple) and value and all(isinstance(each, int) for each in value):
+        return "×".join(map(str, value))
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, sort_keys=True)
+
+
+def settings_line(settings: Mapping[str, Any]) -> str:
+    """All settings on one line: "block.kernel=3×7×7, insertion=res3[0]"."""
+    return ", ".join(f"{path}={setting(value)}" for path, value in settings.items())
+
+
+def _stage(key: str, units: Any) -> str:
+    if list(units) == [0]:
+        return str(key)
+    if isinstance(units, list | tuple):
+        return f"{key}[{','.join(map(str, units))}]"
+    return f"{key}[{units}]"
+
+
+def _three(value: float) -> str:
+    """Three significant digits without an exponent."""
+    if value == 0:
+        return "0"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
