@@ -14,7 +14,7 @@ With `normalise`, every form but softmax is divided by the number of keys. `atte
 sum to one for softmax. A paper that writes ``Fo = V A`` with ``A = softmax(Q^T K)`` over the columns (HG-NL eq. 3-4)
 sums over the positions of Q: call ``attend(K, Q, V, ...)``.
 
-Tensors carry their axes: b batch, h heads or groups, n queries, m keys, d width of queries and keys, e width of values.
+Tensors carry their axes: b batch, heads (or groups), n queries, m keys, d width of queries and keys, e width of values.
 
 Paper: Wang et al., "Non-local Neural Networks", CVPR 2018 (the functions); the evaluations are algebra.
 Code consulted: none.
@@ -36,15 +36,15 @@ from blocks.prefix_sums import concatenation_attention
 
 Form = Literal["softmax", "dot_product", "relu", "cosine", "concatenation"]
 
-Queries = Float[Tensor, "b h n d"]
-Keys = Float[Tensor, "b h m d"]
-Values = Float[Tensor, "b h m e"]
-Output = Float[Tensor, "b h n e"]
+Queries = Float[Tensor, "b heads n d"]
+Keys = Float[Tensor, "b heads m d"]
+Values = Float[Tensor, "b heads m e"]
+Output = Float[Tensor, "b heads n e"]
 
 
 def pairwise(
     form: Form, q: Queries, k: Keys, *, scale: float = 1.0, normalise: bool = True
-) -> Float[Tensor, "b h n m"]:
+) -> Float[Tensor, "b heads n m"]:
     """The N x N map f(q_i, k_j) as the papers write it: the definition every fast evaluation is tested against.
 
     Args:
@@ -106,7 +106,7 @@ def attend(
 
 def row(
     form: Form, q: Queries, k: Keys, query: int, *, scale: float = 1.0, normalise: bool = True
-) -> Float[Tensor, "b h m"]:
+) -> Float[Tensor, "b heads m"]:
     """The affinities of one query with all keys, for attention maps; never more than one row of the map."""
     return pairwise(form, q[..., query : query + 1, :], k, scale=scale, normalise=normalise)[..., 0, :]
 

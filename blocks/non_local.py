@@ -94,7 +94,7 @@ class NonLocal(Block[NonLocalConfig]):
         z: Map = self.w_z(self._respond(x).mT.reshape(x.shape[0], -1, *x.shape[2:]))
         return z
 
-    def attention(self, x: Map, position: Position) -> Map:
+    def attention(self, x: Map, position: Position) -> Float[Tensor, "b heads t h w"]:
         """One map per head; a pooled key lends its weight to each position it was pooled from."""
         t, h, w = position
         q = self._queries(x[:, :, t : t + 1, h : h + 1, w : w + 1])

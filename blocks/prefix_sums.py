@@ -3,8 +3,9 @@
 Only the keys with b_j > -a_i count for query i. With the keys sorted by b they are a suffix, so two suffix sums, of v
 and of b v, give every answer:
 
-    y_i = a_i sum_{j: b_j > -a_i} v_j  +  sum_{j: b_j > -a_i} b_j v_j
+    y_i = (a_i + c) sum_{j: b_j > -a_i} v_j  +  sum_{j: b_j > -a_i} (b_j - c) v_j
 
+with c the mean of b, which keeps the two sums from cancelling when a and b are large and of opposite sign;
 and the gradients are suffix sums again, with queries and keys in exchanged roles where a key collects from its queries:
 
     dL/da_i = dy_i . sum_{j: b_j > -a_i} v_j        dL/db_j = v_j . sum_{i: a_i > -b_j} dy_i
@@ -47,8 +48,8 @@ def concatenation_attention(a: Tensor, b: Tensor, v: Tensor, divisor: int) -> Te
 )
 def _forward(a: Tensor, b: Tensor, v: Tensor, divisor: int) -> Tensor:
     a, b, wide = (_wide(x) for x in (a, b, v))
-    sum_v, sum_bv = _suffix_sums(a, b, wide, weighted=True)
-    return sum_v.mul_(a.unsqueeze(1)).add_(sum_bv).div_(divisor).to(v.dtype)
+    _, response = _suffix_sums(a, b, wide)
+    return response.div_(divisor).to(v.dtype)
 
 
 @_forward.register_fake
@@ -65,11 +66,10 @@ def _backward(dy: Tensor, a: Tensor, b: Tensor, v: Tensor, divisor: int) -> tupl
     dtypes = a.dtype, b.dtype, v.dtype
     a, b, v, dy = (_wide(x) for x in (a, b, v, dy))
     dy = dy / divisor
-    (sum_v,) = _suffix_sums(a, b, v, weighted=False)
+    sum_v, _ = _suffix_sums(a, b, v, response=False)
     da = sum_v.mul_(dy).sum(1)
-    sum_dy, sum_ady = _suffix_sums(b, a, dy, weighted=True)
-    db = (sum_dy * v).sum(1)
-    dv = sum_dy.mul_(b.unsqueeze(1)).add_(sum_ady)
+    sum_dy, dv = _suffix_sums(b, a, dy)
+    db = sum_dy.mul_(v).sum(1)
     return da.to(dtypes[0]), db.to(dtypes[1]), dv.to(dtypes[2])
 
 
@@ -91,26 +91,31 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 _forward.register_autograd(_gradients, setup_context=_save)
 
 
-def _suffix_sums(a: Tensor, b: Tensor, v: Tensor, *, weighted: bool) -> list[Tensor]:
-    """For every a_i, the sum over {j: b_j > -a_i} of v_j and, if `weighted`, of b_j v_j.
+def _suffix_sums(a: Tensor, b: Tensor, v: Tensor, *, response: bool = True) -> tuple[Tensor, Tensor]:
+    """For every a_i, the sum over {j: b_j > -a_i} of v_j and, if `response` is wanted, of (a_i + b_j) v_j.
 
     Args:
         a: `[g, n]`.
         b: `[g, m]`.
         v: `[g, e, m]`.
-        weighted: also return the second sum.
+        response: also compute the second sum.
 
     Returns:
-        One or two new tensors `[g, e, n]`.
+        Two tensors `[g, e, n]`; the first one twice without `response`.
     """
     # Descending, the active keys are a prefix; its length is how many sorted -b_j lie below a_i.
     negated, order = torch.sort(-b, dim=-1)
     count = torch.searchsorted(negated, a)
-    sorted_v = v.gather(-1, _each_channel(order, v))
-    terms = [sorted_v, sorted_v * -negated.unsqueeze(1)] if weighted else [sorted_v]
     last = _each_channel((count - 1).clamp_min(0), v)
     none = (count == 0).unsqueeze(1)
-    return [torch.cumsum(term, dim=-1).gather(-1, last).masked_fill_(none, 0) for term in terms]
+    sorted_v = v.gather(-1, _each_channel(order, v))
+    sum_v = torch.cumsum(sorted_v, dim=-1).gather(-1, last).masked_fill_(none, 0)
+    if not response:
+        return sum_v, sum_v
+    centre = b.mean(-1, keepdim=True)
+    weighted = sorted_v.mul_(-(negated + centre).unsqueeze(1))
+    sum_bv = torch.cumsum(weighted, dim=-1).gather(-1, last).masked_fill_(none, 0)
+    return sum_v, sum_bv.addcmul_(sum_v, (a + centre).unsqueeze(1))
 
 
 def _each_channel(index: Tensor, v: Tensor) -> Tensor:
