@@ -174,7 +174,9 @@ class MatrixPredictor(nn.Module):
     ) -> Float[Tensor, "b groups t2 s s"]:
         """One convolution over everything pooled gives all matrices of a frame; `dim` sums to one in each (eq. 2)."""
         side = max(conv.kernel_size)
-        matrices: Tensor = conv(pooled).reshape(pooled.shape[0], groups, side, side, -1).permute(0, 1, 4, 2, 3)
+        matrices: Tensor = (
+            conv(pooled).reshape(pooled.shape[0], groups, side, side, -1).permute(0, 1, 4, 2, 3).contiguous()
+        )
         if self.config.normalise == "softmax":
             return matrices.softmax(dim)
         positive = matrices.sigmoid()
@@ -213,7 +215,7 @@ def transform_plain(
 ) -> Float[Tensor, "b c t h w"]:
     """Eq. 1 and 7 with the expanded H x H, W x W and T x T matrices: the definition, and what is counted."""
     y = expand(p, x.shape[3]).unsqueeze(2) @ x.reshape(p.shape[0], p.shape[1], -1, *x.shape[2:])
-    y = (y @ expand(q.mT, x.shape[4]).mT.unsqueeze(2)).reshape(x.shape)
+    y = (y @ expand(q.mT.contiguous(), x.shape[4]).mT.unsqueeze(2)).reshape(x.shape)
     return y if m is None else _along_time(expand(m, x.shape[2]), y)
 
 
@@ -303,10 +305,10 @@ def _peak(config: BATConfig, shape: Shape) -> int:
         """What one convolution of the predictor makes: its input, its output and what normalises that."""
         return p * pooled + groups * (2 * s * s if config.normalise == "softmax" else 3 * s * s + s)
 
-    def applied(groups: int, s: int, size: int, frames: int) -> int:
+    def applied(groups: int, s: int, size: int, frames: int, transposed: int = 0) -> int:
         """A matrix expanded from s to `size`, or one copy of it per channel and the product."""
         padded = -(-size // s) * s
-        building = groups * padded**2 + (padded // s) ** 2
+        building = transposed + groups * padded**2 + (padded // s) ** 2
         if padded != size:
             building += 3 * groups * padded * size + 3 * size
         copies = c * frames * size**2 if groups < c * frames else 0
@@ -318,5 +320,7 @@ def _peak(config: BATConfig, shape: Shape) -> int:
         moments.append(f + small + made(config.kt, config.ts, config.ts))
         small += config.kt * config.ts**2
         moments.append(small + inner + applied(config.kt, config.ts, t, 1))
-    moments += [small + applied(kt, rows, height, t), small + inner + applied(kt, columns, width, t)]
+    transposed_q = kt * columns**2 if columns > 1 else 0
+    moments.append(small + applied(kt, rows, height, t))
+    moments.append(small + inner + applied(kt, columns, width, t, transposed_q))
     return max(base + max(moments), 3 * d * shape.positions + c * shape.positions)
