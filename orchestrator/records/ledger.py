@@ -161,7 +161,7 @@ class Ledger:
             upsert(connection, LeaseRow, [{"owner": owner, "lease_until": 0.0, "driver": dict(facts)}])
 
     def claim(self, trial_ids: Sequence[str], owner: str, lease_seconds: float, now: float) -> list[Claim]:
-        """Take those of the trials that nobody runs; also those whose driver let its lease end.
+        """Take those of the trials that nobody runs: waiting, cancelled, or left by a driver whose lease ended.
 
         Args:
             trial_ids: wanted.
@@ -310,8 +310,10 @@ def _prepare_file(file: Path, create: bool) -> None:
 def _take(connection: Connection, trial_ids: Sequence[str], owner: str, now: float) -> set[str]:
     alive = select(LeaseRow.owner).where(LeaseRow.lease_until >= now)
     free = or_(TrialRow.owner.is_(None), TrialRow.owner.not_in(alive))
-    take = update(TrialRow).where(TrialRow.trial_id.in_(trial_ids), TrialRow.state.not_in(ENDED), free)
-    take = take.values(owner=owner, state=State.PLANNED)
+    take = update(TrialRow).where(
+        TrialRow.trial_id.in_(trial_ids), TrialRow.state.not_in(ENDED - {State.CANCELLED}), free
+    )
+    take = take.values(owner=owner, state=State.PLANNED, ended_at=None)
     return set(connection.execute(take.returning(TrialRow.trial_id)).scalars())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
@@ -42,7 +43,7 @@ def _sweep(connection: Connection, plan: PlannedSweep, now: float) -> int:
         "reproduces": None if plan.reproduces is None else dict(plan.reproduces),
     }
     if known is None:
-        made = insert(SweepRow).values(name=plan.name, created_at=now, updated_at=now, **values)
+        made = insert(SweepRow).values(uid=uuid4().hex, name=plan.name, created_at=now, updated_at=now, **values)
         return int(connection.execute(made.returning(SweepRow.id)).scalar_one())
     sweep_id = int(known["id"])
     if any(known[key] != value for key, value in values.items()):

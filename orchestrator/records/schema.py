@@ -59,6 +59,7 @@ class SweepRow(Base):
     __tablename__ = "sweeps"
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    uid: Mapped[str] = mapped_column(String(32))  # random: tells this sweep from one of the same name elsewhere
     name: Mapped[str] = mapped_column(String(200), unique=True)
     question: Mapped[str] = mapped_column(Text)
     definition: Mapped[dict[str, Any]]  # the sweep as given, overrides applied
@@ -261,3 +262,14 @@ class MirrorRow(Base):
     sweep_id: Mapped[int] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
     run_id: Mapped[str] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(12))  # the trial's state when it was copied
+    ended_at: Mapped[float]  # the end that was copied: a trial run again has another
+
+
+class LockRow(Base):
+    """A task that only one process may do at a time, such as filling a mirror."""
+
+    __tablename__ = "locks"
+
+    name: Mapped[str] = mapped_column(String(400), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(100))
+    until: Mapped[float]

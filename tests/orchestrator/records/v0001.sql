@@ -33,9 +33,9 @@ CREATE TABLE attempts (
 	FOREIGN KEY(trial_id) REFERENCES trials (trial_id), 
 	FOREIGN KEY(environment_id) REFERENCES environments (environment_id)
 );
+INSERT INTO "attempts" VALUES('0000000000000000',1,'driver',100.0,103.0,'finished',NULL,NULL,NULL,NULL,0,'here','cpu','6a668dec0e2df1c7');
 INSERT INTO "attempts" VALUES('0000000000000001',1,'driver',100.0,110.0,'failed','bug','boom','Traceback',NULL,NULL,'here','cpu','6a668dec0e2df1c7');
 INSERT INTO "attempts" VALUES('0000000100000000',1,'driver',100.0,NULL,NULL,NULL,NULL,NULL,NULL,0,'here','cpu','6a668dec0e2df1c7');
-INSERT INTO "attempts" VALUES('0000000000000000',1,'driver',100.0,103.0,'finished',NULL,NULL,NULL,NULL,0,'here','cpu','6a668dec0e2df1c7');
 CREATE TABLE checkpoints (
 	trial_id VARCHAR(16) NOT NULL, 
 	epoch INTEGER NOT NULL, 
@@ -86,12 +86,19 @@ CREATE TABLE leases (
 	PRIMARY KEY (owner)
 );
 INSERT INTO "leases" VALUES('driver',70.0,'{"command": ["longrange", "run", "quickstart"]}');
+CREATE TABLE locks (
+	name VARCHAR(400) NOT NULL, 
+	holder VARCHAR(100) NOT NULL, 
+	until DOUBLE NOT NULL, 
+	PRIMARY KEY (name)
+);
 CREATE TABLE mirror (
 	trial_id VARCHAR(16) NOT NULL, 
 	store VARCHAR(300) NOT NULL, 
 	sweep_id INTEGER NOT NULL, 
 	run_id VARCHAR(64) NOT NULL, 
 	state VARCHAR(12) NOT NULL, 
+	ended_at DOUBLE NOT NULL, 
 	PRIMARY KEY (trial_id, store, sweep_id), 
 	FOREIGN KEY(trial_id) REFERENCES trials (trial_id), 
 	FOREIGN KEY(sweep_id) REFERENCES sweeps (id) ON DELETE CASCADE
@@ -159,6 +166,7 @@ INSERT INTO "sweep_trials" VALUES(1,'0000000000000001',2);
 INSERT INTO "sweep_trials" VALUES(1,'0000000100000001',3);
 CREATE TABLE sweeps (
 	id INTEGER NOT NULL, 
+	uid VARCHAR(32) NOT NULL, 
 	name VARCHAR(200) NOT NULL, 
 	question TEXT NOT NULL, 
 	definition JSON NOT NULL, 
@@ -168,7 +176,7 @@ CREATE TABLE sweeps (
 	PRIMARY KEY (id), 
 	UNIQUE (name)
 );
-INSERT INTO "sweeps" VALUES(1,'which <block>?','Which block?','{"seeds": 2}',NULL,1.0,1.0);
+INSERT INTO "sweeps" VALUES(1,'cce4952fd9c449ee87df23847eec0bb8','which <block>?','Which block?','{"seeds": 2}',NULL,1.0,1.0);
 CREATE TABLE trials (
 	trial_id VARCHAR(16) NOT NULL, 
 	arm_id VARCHAR(16) NOT NULL, 
@@ -189,12 +197,12 @@ INSERT INTO "trials" VALUES('0000000000000000','0000000000000000',0,'finished','
 INSERT INTO "trials" VALUES('0000000100000000','0000000000000001',0,'running','code-1','data-1',8.5,'driver',0,100.0,NULL,NULL);
 INSERT INTO "trials" VALUES('0000000000000001','0000000000000000',1,'failed','code-1','data-1',8.5,NULL,0,100.0,110.0,NULL);
 INSERT INTO "trials" VALUES('0000000100000001','0000000000000001',1,'planned','code-1','data-1',8.5,'driver',0,NULL,NULL,NULL);
-CREATE INDEX ix_arms_workload ON arms (workload);
-CREATE INDEX ix_arms_block ON arms (block);
 CREATE INDEX ix_arms_backbone ON arms (backbone);
+CREATE INDEX ix_arms_block ON arms (block);
+CREATE INDEX ix_arms_workload ON arms (workload);
 CREATE INDEX ix_rejections_sweep_id ON rejections (sweep_id);
-CREATE INDEX ix_trials_owner ON trials (owner);
-CREATE INDEX ix_trials_arm_state ON trials (arm_id, state);
 CREATE INDEX ix_trials_state ON trials (state);
+CREATE INDEX ix_trials_arm_state ON trials (arm_id, state);
+CREATE INDEX ix_trials_owner ON trials (owner);
 CREATE INDEX ix_results_name ON results (name);
 COMMIT;

@@ -54,8 +54,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner"),
     )
     op.create_table(
+        "locks",
+        sa.Column("name", sa.String(length=400), nullable=False),
+        sa.Column("holder", sa.String(length=100), nullable=False),
+        sa.Column("until", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
         "sweeps",
         sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uid", sa.String(length=32), nullable=False),
         sa.Column("name", sa.String(length=200), nullable=False),
         sa.Column("question", sa.Text(), nullable=False),
         sa.Column("definition", sa.JSON(), nullable=False),
@@ -171,6 +179,7 @@ def upgrade() -> None:
         sa.Column("sweep_id", sa.Integer(), nullable=False),
         sa.Column("run_id", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("ended_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["sweep_id"], ["sweeps.id"], ondelete="CASCADE"),
         sa.ForeignKeyConstraint(
             ["trial_id"],
