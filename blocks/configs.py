@@ -189,7 +189,8 @@ class RNLConfig(BlockConfig):
     def problems(self, shape: Shape) -> list[str]:
         found = _indivisible(shape.channels, self.reduction, "reduction")
         if not found and self.parity == "masked_grouped":
-            found = _indivisible(shape.channels // self.reduction, 32, "the released code's group of 32 channels")
+            width = shape.channels // self.reduction  # the released code uses one group below 32 channels
+            found = _indivisible(width, min(32, width), "the released code's group of 32 channels")
         return found + _too_small_to_pool(shape, pooled=self.sub_sample)
 
 
