@@ -77,7 +77,7 @@ class PNL(Block[PNLConfig]):
         assert isinstance(operation, NonLocal)
         return operation
 
-    def _pyramid(self, x: Map) -> list[Map]:
+    def _pyramid(self, x: Map) -> list[Float[Tensor, "b c2 t _ _"]]:
         """X_0 ... X_{n-1}: group k of the channels, halved k times."""
         least = self.config.least_size
         if min(x.shape[3:]) < least:
@@ -91,19 +91,19 @@ class PNL(Block[PNLConfig]):
                 groups[k] = self._halved(groups[k])
         return groups
 
-    def _halved(self, x: Map) -> Map:
+    def _halved(self, x: Map) -> Float[Tensor, "b c t h2 w2"]:
         pool = functional.max_pool3d if self.config.pool == "max" else functional.avg_pool3d
         half: Tensor = pool(x, (1, 2, 2), ceil_mode=self.config.ceil)
         return half
 
-    def _resized(self, y: Map, like: Map) -> Map:
+    def _resized(self, y: Map, like: Float[Tensor, "b c2 t h2 w2"]) -> Float[Tensor, "b c t h2 w2"]:
         if y.shape[2:] == like.shape[2:]:
             return y
         if self.config.upsample == "nearest":
             return functional.interpolate(y, like.shape[2:], mode="nearest")
         return functional.interpolate(y, like.shape[2:], mode="trilinear", align_corners=False)
 
-    def _attend(self, stack: Float[Tensor, "b n c t h w"]) -> Map:
+    def _attend(self, stack: Float[Tensor, "b n c t h w"]) -> Float[Tensor, "b n*c t h w"]:
         """Eq. 2 and 3: every group of output channels is its own mixture of the scales."""
         means_bnc = stack.mean((3, 4, 5))
         logits_bnn = self.linear_q(means_bnc) @ self.linear_k(means_bnc).mT
