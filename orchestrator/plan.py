@@ -146,11 +146,48 @@ def make_plan(
     Raises:
         SweepError: typing mistakes, an impossible control, or nothing left to run.
     """
-    mistakes: list[str] = []
+    candidates, mistakes = _candidates(sweep, only)
+    if mistakes:
+        raise SweepError(source, list(dict.fromkeys(mistakes)))
+    labels = _labels([(item.content, item.setting) for item in candidates])
     rejected: list[Rejection] = []
     duplicates: list[Duplicate] = []
     arms: dict[str, Arm] = {}
-    labels: dict[str, str] = {}
+    for item, label in zip(candidates, labels, strict=True):
+        if item.spec is None:
+            rejected.append(Rejection(label, item.setting, "; ".join(item.reasons)))
+            continue
+        arm_id = Trial(item.spec).arm_id
+        if arm_id in arms:
+            duplicates.append(Duplicate(label, item.setting, arms[arm_id].label))
+            continue
+        if any(label == arm.label for arm in arms.values()):
+            label = f"{label} #{arm_id[:4]}"
+        seeds = (sweep.control_seeds or sweep.seeds) if item.is_control else sweep.seeds
+        rule = _resources(sweep, item.content)
+        arms[arm_id] = Arm(arm_id, label, item.setting, item.is_control, item.spec, rule, seeds)
+    if len(arms) < 2 and rejected:
+        raise SweepError(source, [f"{item.label}: {item.reason}" for item in rejected])
+    priced = _priced(tuple(arms.values()), profiler, pricer or Pricer())
+    fitting, too_large = _within_memory(priced)
+    return Plan(sweep, fitting, (*rejected, *too_large), tuple(duplicates))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A setting of the sweep, resolved and checked; `spec` is None if it cannot exist."""
+
+    content: Mapping[str, Any]
+    setting: Mapping[str, Any]
+    is_control: bool
+    spec: TrialSpec | None
+    reasons: Sequence[str]
+
+
+def _candidates(sweep: Sweep, only: Sequence[Mapping[str, Any]]) -> tuple[list[_Candidate], list[str]]:
+    """Every setting, and every mistake in the file: a typing mistake, or a control that cannot exist."""
+    found: list[_Candidate] = []
+    mistakes: list[str] = []
     for setting, is_control in _settings(sweep, only):
         try:
             content = resolve(sweep, setting, control=is_control)
@@ -158,27 +195,9 @@ def make_plan(
         except SweepError as error:
             mistakes += error.problems
             continue
-        label = _label(content, setting)
-        if spec is None:
-            rejected.append(Rejection(label, setting, "; ".join(reasons)))
-            mistakes += [f"control: {reason}" for reason in reasons] if is_control else []
-            continue
-        arm_id = Trial(spec).arm_id
-        if arm_id in arms:
-            if setting or not is_control:
-                duplicates.append(Duplicate(label, setting, arms[arm_id].label))
-            continue
-        label = _unique(label, arm_id, labels)
-        seeds = (sweep.control_seeds or sweep.seeds) if is_control else sweep.seeds
-        rule = _resources(sweep, content)
-        arms[arm_id] = Arm(arm_id, label, setting, is_control, spec, rule, seeds)
-    if mistakes:
-        raise SweepError(source, list(dict.fromkeys(mistakes)))
-    if len(arms) < 2 and rejected:
-        raise SweepError(source, [f"{item.label}: {item.reason}" for item in rejected])
-    priced = _priced(tuple(arms.values()), profiler, pricer or Pricer())
-    fitting, too_large = _within_memory(priced)
-    return Plan(sweep, fitting, (*rejected, *too_large), tuple(duplicates))
+        found.append(_Candidate(content, setting, is_control, spec, reasons))
+        mistakes += [f"control: {reason}" for reason in reasons] if is_control else []
+    return found, mistakes
 
 
 def resolve(sweep: Sweep, setting: Mapping[str, Any], *, control: bool = False) -> dict[str, Any]:
@@ -274,24 +293,37 @@ def _preset(given: Any, presets: Mapping[str, Any], kind: str, source: str) -> d
     return {**presets[name].to_json(), **values}
 
 
-def _label(content: Mapping[str, Any], setting: Mapping[str, Any]) -> str:
-    """A short name of an arm: its block, what the axes chose for it, and where it sits."""
-    shown: dict[str, Any] = {}
+def _labels(items: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:
+    """Short names of arms: the block, what varies among the arms of that block, and where it sits if that varies."""
+    names = [str(content["block"].get("name", "?")) for content, _ in items]
+    shown = [_shown(setting) for _, setting in items]
+    places = [_place(content["insertion"]) for content, _ in items]
+    values: dict[tuple[str, str], set[str]] = {}
+    for name, parts in zip(names, shown, strict=True):
+        for path, value in parts.items():
+            values.setdefault((name, path), set()).add(value)
+    moved = len({place for place, name in zip(places, names, strict=True) if name != "none"}) > 1
+    labels = []
+    for name, parts, place in zip(names, shown, places, strict=True):
+        varied = [f"{path}={value}" for path, value in parts.items() if len(values[name, path]) > 1]
+        labels.append(" ".join([name, *varied, *([f"@{place}"] if moved and place else [])]))
+    return labels
+
+
+def _shown(setting: Mapping[str, Any]) -> dict[str, str]:
+    """What an axis setting chose, by short path, as text; the block's name and place are shown otherwise."""
+    flat: dict[str, Any] = {}
     for path, value in setting.items():
-        if path in NAMED and isinstance(value, Mapping):
-            shown.update({f"{path}.{key}": item for key, item in value.items()})
-        elif path in NAMED:
-            shown[f"{path}.name"] = value
+        if isinstance(value, Mapping) and path != "insertion":
+            flat.update({f"{path}.{key}": item for key, item in value.items()})
         else:
-            shown[path] = value
-    block = content["block"].get("name", "?")
-    parts = [
-        f"{path.removeprefix('block.')}={_short(value)}"
-        for path, value in shown.items()
-        if path not in ("block.name", "insertion")
-    ]
-    where = "+".join(f"{stage}{_units(units)}" for stage, units in content["insertion"].items())
-    return " ".join([str(block), *parts, *([f"@{where}"] if where and block != "none" else [])])
+            flat[path] = value
+    hidden = ("block", "block.name", "insertion")
+    return {path.removeprefix("block."): _short(value) for path, value in flat.items() if path not in hidden}
+
+
+def _place(insertion: Mapping[str, Any]) -> str:
+    return "+".join(f"{stage}{_units(units)}" for stage, units in insertion.items())
 
 
 def _units(units: Any) -> str:
@@ -306,13 +338,6 @@ def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return ",".join(f"{key}:{_short(item)}" for key, item in value.items())
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _unique(label: str, arm_id: str, labels: dict[str, str]) -> str:
-    if label in labels:
-        label = f"{label} #{arm_id[:4]}"
-    labels[label] = arm_id
-    return label
 
 
 def _resources(sweep: Sweep, content: Mapping[str, Any]) -> ResourceRule:

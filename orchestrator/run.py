@@ -222,7 +222,7 @@ def _is_dead(owner: str) -> bool:
     if host != socket.gethostname() or not pid.isdigit():
         return False
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1.0
+        return bool(abs(psutil.Process(int(pid)).create_time() - float(created)) > 1.0)
     except psutil.NoSuchProcess:
         return True
 

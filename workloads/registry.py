@@ -142,14 +142,22 @@ def parse_workload(given: Any) -> WorkloadConfig:
         return given
     if isinstance(given, str):
         given = {"name": given}
-    name = _name_of(given, "workload", workload_names)
-    kind = (
+    kind = workload_type(_name_of(given, "workload", workload_names))
+    return kind.model_validate(given)
+
+
+def workload_type(name: str) -> type[WorkloadConfig]:
+    """The config class of a workload.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    kind: type[WorkloadConfig] = (
         _load(WORKLOADS[name], "workload")
         if name in WORKLOADS
         else _find(name, "workload", _workloads, "longrange.workloads", workload_names)
     )
-    config: WorkloadConfig = kind.model_validate(given)
-    return config
+    return kind
 
 
 def _register(name: str, registered: dict[str, Any], builtin: Mapping[str, Any]) -> Callable[[type[T]], type[T]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Self
 
 from orchestrator.execution.base import Attempt, AttemptFailed, Event, follow_up
@@ -30,8 +30,8 @@ class InlineExecutor:
     def cancel(self) -> None:
         self._cancelled = True
 
-    def _one(self, attempt: Attempt) -> Iterator[Event]:
-        following = None
+    def _one(self, attempt: Attempt) -> Generator[Event, None, Attempt | None]:
+        following: Attempt | None = None
         for event in run_attempt(attempt, stop=lambda: self._cancelled):
             if isinstance(event, AttemptFailed):
                 events, following = follow_up(attempt, event)

@@ -260,7 +260,7 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        self.config = {}  # else every result would carry the job back to the driver
+        self.config: dict[str, Any] = {}  # else every result would carry the job back to the driver
         events: list[Event] = []
         report_at = time.monotonic() + STEP_SECONDS
         over = True

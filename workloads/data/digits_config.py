@@ -61,6 +61,9 @@ class DigitsConfig(WorkloadConfig):
     def channels(self) -> int:
         return CHANNELS
 
+    def clips(self) -> tuple[int, int]:
+        return self.train_clips, self.validation_clips
+
     def defaults(self) -> dict[str, Any]:
         shape = {"frames": FRAMES, "size": SIZE, "classes": CLASSES, "channels": CHANNELS}
         return {

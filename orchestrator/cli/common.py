@@ -1,0 +1,130 @@
+"""What several verbs share: options, output as text or JSON, opening ledgers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from orchestrator.errors import UserError
+from orchestrator.plan import Plan, Profiler, make_plan
+from orchestrator.price import PastTrial, Pricer, clip_passes
+from orchestrator.sweep import Sweep, load_sweep
+from workloads.spec import TrialSpec
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for scripts.")
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override the file, e.g. --set recipe.epochs=5."
+)
+only_option = click.option(
+    "--only", multiple=True, metavar="PATH=VALUE", help="Keep arms with this value, e.g. --only block.kernel=[3,7,7]."
+)
+ledger_option = click.option("--ledger", metavar="PATH|URL", help="The ledger, if it is not in the run folder.")
+
+
+def echo_json(value: Any) -> None:
+    """One JSON object on standard output, keys in a fixed order."""
+    click.echo(json.dumps(value, indent=2, sort_keys=True, allow_nan=False))
+
+
+def echo_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
+    """A table for people. Numbers are right-aligned; missing values are shown as a dash."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    listed = [["–" if cell is None else str(cell) for cell in row] for row in rows]
+    table = Table(title=escape(title) or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        numeric = bool(listed) and all(row[index][:1].isdigit() or row[index] == "–" for row in listed)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in listed:
+        table.add_row(*map(escape, row))
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width: never cut or wrap what a script may read
+        console = Console(width=250)
+    console.print(table)
+
+
+def conditions(only: Sequence[str]) -> list[Mapping[str, Any]]:
+    """`--only path=value` texts as conditions."""
+    import yaml
+
+    found: list[Mapping[str, Any]] = []
+    for text in only:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--only takes path=value, given {text!r}; for example --only block.name=rnl")
+        found.append({path: yaml.safe_load(value)})
+    return found
+
+
+def plan_of(
+    source: str,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    *,
+    profiled: bool = True,
+    ledger: str | Path | None = None,
+) -> Plan:
+    """The plan of a sweep by name or path, priced from the ledger's past trials if there are any."""
+    return plan_sweep(load_sweep(source, overrides), only, profiled=profiled, ledger=ledger, source=source)
+
+
+def plan_sweep(
+    sweep: Sweep,
+    only: Sequence[str] = (),
+    *,
+    profiled: bool = True,
+    ledger: str | Path | None = None,
+    source: str = "sweep",
+) -> Plan:
+    """Like `plan_of`, for a sweep that is loaded already."""
+    device = "cuda" if any(rule.gpus for rule in sweep.resources) else "cpu"
+    return make_plan(
+        sweep,
+        profiler=profiler() if profiled else None,
+        pricer=Pricer(past_trials(ledger, device), device=device),
+        only=conditions(only),
+        source=source,
+    )
+
+
+def profiler() -> Profiler:
+    """Profiles models on the meta device; imports torch when it is called."""
+
+    def profile_all(specs: Sequence[Any]) -> list[Mapping[str, Any]]:
+        from workloads.counting import profile
+
+        return [profile(spec).model_dump(mode="json") for spec in specs]
+
+    return profile_all
+
+
+def past_trials(ledger: str | Path | None, device: str) -> list[PastTrial]:
+    """What finished trials of a ledger took; none if there is no ledger yet."""
+    if ledger is None or (isinstance(ledger, Path) and not ledger.exists()):
+        return []
+    from orchestrator.records.ledger import Ledger
+
+    with Ledger.open(ledger, create=False) as opened:
+        timings = opened.past_seconds(device)
+    passes = {timing.arm_id: _passes(timing.spec) for timing in timings}
+    return [
+        PastTrial(timing.arm_id, timing.workload, timing.device, timing.executed_macs * clips, timing.seconds)
+        for timing in timings
+        if timing.executed_macs and (clips := passes[timing.arm_id])
+    ]
+
+
+def _passes(spec: Mapping[str, Any]) -> float | None:
+    """Forward passes of one trial of a recorded arm; None if this version cannot read it any more."""
+    try:
+        return clip_passes(TrialSpec.model_validate({**spec, "seed": 0}))
+    except ValueError:
+        return None

@@ -1,0 +1,207 @@
+"""Verbs that look at results: report, table, show, ui, mirror, db."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_option
+from orchestrator.errors import UserError
+from orchestrator.paths import RunFolder
+
+sweep_option = click.option("--sweep", metavar="NAME", help="Which sweep, if the ledger holds several.")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: FOLDER/report.html]")
+@ledger_option
+@sweep_option
+def report(folder: Path, output: Path | None, ledger: str | None, sweep: str | None) -> None:
+    """Write the report of a run as one HTML file that opens offline.
+
+    \b
+    longrange report runs/quickstart -o quickstart.html
+    """
+    from dashboards import report as page
+
+    found = opened(folder, ledger, sweep)
+    target = output or (folder / "report.html" if folder.is_dir() else Path("report.html"))
+    click.echo(str(page.write(found, target)))
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(["markdown", "latex", "csv", "html"]), default="markdown")
+@click.option("--columns", help="Comma-separated; `--columns help` lists them.")
+@click.option("--metric", default="top1_percent", show_default=True)
+@ledger_option
+@sweep_option
+def table(folder: Path, kind: str, columns: str | None, metric: str, ledger: str | None, sweep: str | None) -> None:
+    """The table of a run for a paper: mean ± interval, difference to the control, verdict, cost.
+
+    \b
+    longrange table runs/quickstart --format latex
+    """
+    from dashboards import metrics, tables
+
+    if columns == "help":
+        click.echo("\n".join(tables.COLUMNS))
+        return
+    chosen = columns.split(",") if columns else list(tables.DEFAULT_COLUMNS)
+    found = opened(folder, ledger, sweep)
+    info = tables.info(found.table(metric), metrics.find_metric(metric), chosen)
+    click.echo(tables.render(info, kind).rstrip("\n"))
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("trial")
+@ledger_option
+@json_option
+def show(folder: Path, trial: str, ledger: str | None, as_json: bool) -> None:
+    """One trial: configuration, attempts, result. TRIAL is an id or its beginning.
+
+    \b
+    longrange show runs/quickstart 3bfe9f1f
+    """
+    from orchestrator.records.ledger import Ledger
+
+    with Ledger.open(place(folder, ledger), create=False) as held:
+        found = held.trial(trial)
+    if as_json:
+        echo_json(found)
+        return
+    for key, value in found.items():
+        if isinstance(value, list):
+            rows = [[item.get(name) for name in value[0]] for item in value]
+            echo_table([*value[0]] if value else [], rows, title=key)
+        else:
+            click.echo(f"{key}: {value}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@ledger_option
+@click.option("--mlflow", metavar="URI", help="[default: mlflow.db in the run folder]")
+@click.option("--rebuild", is_flag=True, help="Throw the sweep's MLflow runs away and copy everything again.")
+def mirror(folder: Path, ledger: str | None, mlflow: str | None, rebuild: bool) -> None:
+    """Bring MLflow up to date with the ledger.
+
+    \b
+    longrange mirror runs/quickstart
+    """
+    from orchestrator.cli.running import make_mirror
+    from orchestrator.records.ledger import Ledger
+
+    found = RunFolder.find(folder)
+    settings = found.settings()
+    uri = mlflow or (settings["mlflow"] if settings["mlflow"] != "off" else None)
+    with Ledger.open(ledger or settings["ledger"] or found.ledger, create=False) as held:
+        copy = make_mirror(uri, found, held)
+        copied = copy.rebuild() if rebuild else copy.catch_up()
+        copy.attach(settings["sweep"], [found.plan, found.report])
+    click.echo(f"{copied} trials copied to {uri or found.mlflow_uri}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Anything but loopback needs --auth-token.")
+@click.option("--port", default=8050, show_default=True)
+@click.option("--auth-token", envvar="LONGRANGE_UI_TOKEN", help="Ask visitors for this token.")
+@ledger_option
+def ui(folder: Path, host: str, port: int, auth_token: str | None, ledger: str | None) -> None:
+    """Open the dashboard on a ledger, read-only.
+
+    \b
+    longrange ui runs/quickstart
+    """
+    from dashboards import app
+
+    app.serve(place(folder, ledger), host=host, port=port, auth_token=auth_token)
+
+
+@click.group()
+def db() -> None:
+    """Look after a ledger: check, upgrade, backup."""
+
+
+@db.command()
+@click.argument("ledger")
+@json_option
+def check(ledger: str, as_json: bool) -> None:
+    """Whether a ledger is sound and of this version.
+
+    \b
+    longrange db check runs/quickstart/ledger.db
+    """
+    from orchestrator.records import admin
+
+    found = admin.check(ledger)
+    if as_json:
+        echo_json(found.__dict__)
+    else:
+        click.echo(str(found))
+
+
+@db.command()
+@click.argument("ledger")
+def upgrade(ledger: str) -> None:
+    """Bring an older ledger to this version's schema; a backup is made first.
+
+    \b
+    longrange db upgrade runs/quickstart/ledger.db
+    """
+    from orchestrator.records import admin
+
+    click.echo(str(admin.upgrade(ledger)))
+
+
+@db.command()
+@click.argument("ledger")
+@click.argument("target", type=click.Path(path_type=Path))
+def backup(ledger: str, target: Path) -> None:
+    """Copy a ledger while it is in use.
+
+    \b
+    longrange db backup runs/quickstart/ledger.db /backups/quickstart.db
+    """
+    from orchestrator.records import admin
+
+    click.echo(str(admin.backup(ledger, target)))
+
+
+VERBS = (report, table, show, ui, mirror, db)
+
+
+def place(folder: Path, ledger: str | None) -> str | Path:
+    """The ledger of a run folder, or the one given."""
+    if ledger:
+        return ledger
+    if (folder / "run.json").is_file():
+        found = RunFolder.find(folder)
+        return str(found.settings()["ledger"] or found.ledger)
+    if folder.is_file():
+        return folder
+    raise UserError(f"there is no run in {folder}: give the folder of a `longrange run`, or --ledger PATH|URL")
+
+
+def opened(folder: Path, ledger: str | None, sweep: str | None) -> Any:
+    """The sweep of a run folder, for analysis.
+
+    Raises:
+        UserError: the ledger holds several sweeps and none was named.
+    """
+    import dashboards
+
+    held = dashboards.open(place(folder, ledger))
+    if sweep is None and (folder / "run.json").is_file():
+        sweep = RunFolder.find(folder).settings()["sweep"]
+    if sweep is None:
+        names = list(held.sweeps()["name"])
+        if len(names) != 1:
+            raise UserError(f"the ledger holds {len(names)} sweeps: say which with --sweep: {', '.join(names)}")
+        sweep = names[0]
+    return held.sweep(sweep)

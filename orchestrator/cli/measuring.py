@@ -1,0 +1,187 @@
+"""Verbs that measure without a sweep: profile, audit, check-block."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from orchestrator.cli.common import echo_json, echo_table, json_option
+from orchestrator.errors import LongrangeError, SweepError, UserError
+from orchestrator.plan import model_problems
+from orchestrator.sweep import explain
+from workloads.spec import ModelSpec
+
+
+@click.command()
+@click.option("--backbone", required=True, help="A backbone's name; `longrange backbones` lists them.")
+@click.option(
+    "--block", default="none", show_default=True, help='A name, or JSON: \'{"name": "rnl", "kernel": [3,7,7]}\''
+)
+@click.option("--insert", multiple=True, metavar="STAGE=UNITS", help="e.g. --insert res3=0,2 --insert res4=all.")
+@click.option("--classes", type=int, help="Outputs of the classifier.")
+@click.option("--frames", type=int, help="Frames per clip.")
+@click.option("--size", type=int, help="Height and width of the input in pixels.")
+@click.option("--set", "fields", multiple=True, metavar="FIELD=VALUE", help="Any other field of the backbone.")
+@click.option("--measure", is_flag=True, help="Also time it: latency, throughput, peak memory.")
+@click.option("--device", default="cpu", show_default=True, help="For --measure: cpu or cuda.")
+@click.option("--batch", default=1, show_default=True, help="For --measure: clips per forward pass.")
+@json_option
+def profile(backbone: str, block: str, insert: tuple[str, ...], fields: tuple[str, ...], **options: Any) -> None:
+    """What a network costs: parameters, executed MACs, activations, and the papers' own GFLOPs.
+
+    \b
+    longrange profile --backbone tsm_resnet50 --block '{"name": "nl"}' --insert res3=0,2 --insert res4=0,2,4
+    """
+    spec = _spec(backbone, block, insert, fields, {key: options[key] for key in ("classes", "frames", "size")})
+    from workloads import counting
+
+    try:
+        found = counting.profile(spec)
+    except (counting.Disagreement, counting.UnknownOperation) as error:
+        raise LongrangeError(str(error)) from error
+    values = found.model_dump(mode="json")
+    if options["measure"]:
+        from workloads.measure import measure_model
+
+        values["measured"] = measure_model(spec, device=options["device"], batch=options["batch"])
+    if options["as_json"]:
+        echo_json(values)
+    else:
+        _show_profile(spec, values)
+
+
+@click.command()
+@click.option("--paper", type=click.Choice(["hgnl", "rnl", "pnl", "bat"]), help="Only this paper's cells.")
+@click.option("--format", "kind", type=click.Choice(["table", "markdown", "html"]), default="table", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead.")
+@json_option
+def audit(paper: str | None, kind: str, output: Path | None, as_json: bool) -> None:
+    """Every number of the four papers: published, reproduced under that paper's rule, executed, and why they differ.
+
+    \b
+    longrange audit --paper bat
+    """
+    from orchestrator import audit as auditing
+    from orchestrator.paths import write_text
+
+    rows = [row for row in auditing.audit() if paper in (None, row.paper)]
+    summary = auditing.summary(rows)
+    if as_json:
+        text = json.dumps({"rows": [row.to_json() for row in rows], "summary": summary}, indent=2, sort_keys=True)
+    elif kind == "table":
+        text = ""
+    else:
+        text = auditing.to_markdown(rows) if kind == "markdown" else auditing.to_html(rows)
+    if output is not None:
+        write_text(output, text or auditing.to_markdown(rows))
+        click.echo(str(output))
+    elif text:
+        click.echo(text)
+    else:
+        _show_audit(rows, summary)
+
+
+@click.command("check-block")
+@click.argument("block")
+@json_option
+def check_block(block: str, as_json: bool) -> None:
+    """Run the contract suite on a block: a known name, or MODULE:CLASS of your own.
+
+    \b
+    longrange check-block my_package:MyBlock
+    """
+    import sys
+
+    from blocks.contract import check_block as check
+    from blocks.registry import UnknownBlock
+
+    sys.path.insert(0, "")  # a block in the present folder is found, as with `python -m`
+    try:
+        findings = check(block)
+    except UnknownBlock as error:
+        raise UserError(str(error)) from error
+    if as_json:
+        echo_json({"block": block, "findings": [finding.__dict__ | {"shape": finding.shape} for finding in findings]})
+    elif findings:
+        for finding in findings:
+            click.echo(str(finding))
+    else:
+        click.echo(f"{block} keeps the contract")
+    if findings:
+        raise LongrangeError(f"{block} breaks the contract in {len(findings)} places")
+
+
+VERBS = (profile, audit, check_block)
+
+
+def _spec(
+    backbone: str, block: str, insert: tuple[str, ...], fields: tuple[str, ...], sizes: dict[str, Any]
+) -> ModelSpec:
+    import yaml
+
+    chosen: dict[str, Any] = {"name": backbone, **{key: value for key, value in sizes.items() if value is not None}}
+    for text in fields:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set takes FIELD=VALUE, given {text!r}")
+        chosen[name] = yaml.safe_load(value)
+    try:
+        parsed = json.loads(block) if block.lstrip().startswith("{") else {"name": block}
+    except ValueError as error:
+        raise UserError(f"--block is not valid JSON: {error}") from error
+    content = {"backbone": chosen, "block": parsed, "insertion": dict(_place(text) for text in insert)}
+    try:
+        spec = ModelSpec.model_validate(content)
+    except ValidationError as error:
+        raise SweepError("profile", explain(error)) from None
+    problems = model_problems(spec)
+    if problems:
+        raise SweepError("profile", problems)
+    return spec
+
+
+def _place(text: str) -> tuple[str, Any]:
+    stage, equals, units = text.partition("=")
+    if not equals or not (units == "all" or all(part.strip().isdigit() for part in units.split(","))):
+        raise UserError(f"--insert takes STAGE=UNITS, e.g. res3=0,2 or res3=all, given {text!r}")
+    return stage, "all" if units == "all" else [int(part) for part in units.split(",")]
+
+
+def _show_profile(spec: ModelSpec, values: dict[str, Any]) -> None:
+    click.echo(
+        f"{spec.backbone.name} {spec.backbone.frames}x{spec.backbone.size}x{spec.backbone.size}, "
+        f"{spec.backbone.classes} classes, block {spec.block.name}"
+    )
+    rows = [["whole network", values["params"], values["executed_macs"], values["peak_activation_bytes"]]]
+    rows += [
+        [item["stage"], item["params"], item["executed_macs"], item["peak_activation_bytes"]]
+        for item in values["per_stage"]
+    ]
+    rows += [
+        [
+            f"  {item['block']} at {item['stage']}.{item['unit']}",
+            item["params"],
+            item["executed_macs"],
+            item["peak_activation_bytes"],
+        ]
+        for item in values["per_block"]
+    ]
+    shown = [[name, f"{params:,}", f"{macs / 1e9:,.4f}", f"{peak / 2**20:,.1f}"] for name, params, macs, peak in rows]
+    echo_table(["part", "params", "executed GMACs / clip", "peak activations MiB"], shown)
+    rules = [[name, f"{value:.3f}"] for name, value in values["rules"].items()]
+    echo_table(["published rule", "GFLOPs as printed"], rules)
+    if "measured" in values:
+        echo_json(values["measured"])
+
+
+def _show_audit(rows: list[Any], summary: dict[str, Any]) -> None:
+    shown = [
+        [row.row_id, row.metric, row.published, row.reproduced, row.executed, row.rule, row.verdict, row.reason]
+        for row in rows
+    ]
+    echo_table(["cell", "metric", "published", "reproduced", "executed G", "rule", "verdict", "reason"], shown)
+    echo_json(summary)
