@@ -155,8 +155,6 @@ class ResNetConfig(BackboneConfig):
             found.append(
                 f"{self.frames} frames vanish on the way: give more, or use a backbone without temporal strides"
             )
-        if self._side_after_stem() < 1:
-            found.append(f"size {self.size} is too small for the stem: use at least 16")
         return found
 
     def build(self) -> nn.Module:
@@ -184,7 +182,7 @@ class C2DConfig(ResNetConfig):
 
     frames: int = Field(8, ge=1)
     classes: int = Field(400, ge=2)
-    temporal_strides: tuple[Literal[1, 2], Literal[1, 2], Literal[1, 2]] = (1, 1, 2)
+    temporal_strides: tuple[Literal[1, 2], Literal[1, 2, 4], Literal[1, 2]] = (1, 1, 2)
     inflate: Literal["none", "alternate"] = "none"
 
     @property

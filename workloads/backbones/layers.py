@@ -11,6 +11,7 @@ does.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -69,11 +70,16 @@ class LongRange(nn.ModuleDict):
     """The blocks inserted in one residual unit (or the head), by place; empty in a plain backbone.
 
     It holds no parameter of its own, so a backbone without blocks has exactly the keys of its published checkpoint,
-    and a block's keys start with `<unit>.long_range.<place>.`.
+    and a block's keys start with `<unit>.long_range.<place>.`. What a block returns goes on in the layers' memory
+    format, whatever the block made of it: a convolution in another format rounds differently, so that even a block
+    that changes nothing would change the network's last digits.
     """
 
     def forward(self, x: Tensor, place: str = "unit") -> Tensor:
-        return self[place](x) if place in self else x
+        if place not in self:
+            return x
+        out: Tensor = self[place](x)
+        return out.contiguous(memory_format=torch.channels_last_3d)
 
 
 def init_like_torchvision(network: nn.Module) -> None:
