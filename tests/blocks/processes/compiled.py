@@ -1,0 +1,62 @@
+"""Every block, with every choice it has, is captured whole by torch.compile, and once for all clip lengths."""
+
+import sys
+
+import torch
+import torch._dynamo
+from torch import nn
+
+from blocks import block_names, block_type, config_type
+from blocks.contract import Case, fitting_shape, variants
+
+
+def check(case: Case, backend: str) -> None:
+    torch._dynamo.reset()
+    train = backend != "inductor"  # inductor's own backward of a convolution fixes the sizes
+    block = case.build(dtype=torch.float32).train(train)
+    compiled = torch.compile(block, fullgraph=True, backend=backend)
+    for frames in (case.shape.frames, 2 * case.shape.frames):
+        x = case.clips(dtype=torch.float32, shape=case.shape._replace(frames=frames))
+        torch._dynamo.mark_dynamic(x, 2)
+        with torch._dynamo.config.patch(error_on_recompile=frames != case.shape.frames):
+            if train:
+                compare(outcome(compiled, block, x), outcome(block, block, x))
+            else:
+                with torch.no_grad():
+                    compare([compiled(x)], [block(x)])
+
+
+def outcome(run: nn.Module, block: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    y = run(x)
+    parameters = [parameter for parameter in block.parameters() if parameter.requires_grad]
+    if not parameters:
+        return [y]
+    return [y, *torch.autograd.grad(y.square().mean(), parameters)]
+
+
+def compare(given: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    for a, b in zip(given, expected, strict=True):
+        assert (a - b).abs().max() <= 1e-3 * b.abs().max().clamp_min(1.0), float((a - b).abs().max())
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    failed = []
+    for name in block_names():
+        for config in variants(config_type(name)()):
+            shape = fitting_shape(config)
+            assert shape is not None
+            if getattr(config, "temporal", False):  # BAT's M has a fixed number of frames per clip
+                continue
+            case = Case(block_type(name), config, shape)
+            for backend in ["aot_eager", "inductor"][: 2 if config == config_type(name)() else 1]:
+                try:
+                    check(case, backend)
+                except Exception as error:
+                    failed.append(f"{backend} {config}: {type(error).__name__}: {error}")
+    print("\n".join(failed))
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

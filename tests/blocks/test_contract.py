@@ -1,0 +1,223 @@
+"""Every registered block keeps the contract, with every choice it has; and the contract notices what is broken."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from blocks import block_names, block_type, config_type
+from blocks.base import Block, Cost
+from blocks.configs import BlockConfig, NonLocalConfig, SEConfig, Shape
+from blocks.contract import Case, check_block, check_case, fitting_shape, variants
+
+# Compiled and distributed runs start here, in a process of their own and without the shape checks.
+PROCESSES = Path(__file__).parent / "processes"
+
+CASES = [
+    Case(block_type(name), config, shape)
+    for name in block_names()
+    for config in variants(config_type(name)())
+    if (shape := fitting_shape(config))
+]
+
+
+def spelled(case):
+    default = config_type(case.config.name)()
+    changed = {key: value for key, value in vars(case.config).items() if value != getattr(default, key)}
+    return f"{case.config.name}-{changed or 'default'}"
+
+
+every_case = pytest.mark.parametrize("case", CASES, ids=spelled)
+
+
+@every_case
+def test_contract(case):
+    assert [str(finding) for finding in check_case(case)] == []
+
+
+def test_every_choice_of_every_block_fits_some_map():
+    for name in block_names():
+        for config in variants(config_type(name)()):
+            assert fitting_shape(config), config
+
+
+@every_case
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 4e-2), (torch.float16, 6e-3)], ids=str)
+def test_autocast_stays_near_full_precision_and_trains(case, dtype, bound):
+    block, x = case.build(dtype=torch.float32, scramble=False), case.clips(dtype=torch.float32).requires_grad_()
+    lively(block)
+    exact = block(x)
+    with torch.autocast("cpu", dtype):
+        lower = block(x)
+    lower.float().sum().backward()
+    assert (lower - exact).norm() <= bound * exact.norm()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in block.parameters())
+
+
+@every_case
+def test_channels_last_input_changes_nothing(case):
+    block, x = case.build().eval(), case.clips()
+    expected = block(x)
+    torch.testing.assert_close(block(x.to(memory_format=torch.channels_last_3d)), expected, rtol=1e-9, atol=1e-9)
+
+
+@every_case
+def test_activation_checkpointing_changes_nothing(case):
+    gradients = []
+    for run in (lambda block, x: block(x), lambda block, x: checkpoint(block, x, use_reentrant=False)):
+        block, x = case.build(), case.clips().requires_grad_()
+        run(block, x).square().sum().backward()
+        gradients.append([x.grad, *(p.grad for p in block.parameters() if p.requires_grad)])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["compiled.py", "exported.py", "distributed.py"])
+def test_in_a_process_of_its_own(script):
+    environment = {**os.environ, "LONGRANGE_CHECK_SHAPES": "0", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, PROCESSES / script], env=environment, capture_output=True, text=True, check=False, timeout=580
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+def lively(block):
+    """Weights that let the whole block take part, at the size of a trained network's."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in block.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.1, generator=generator)
+
+
+class BrokenConfig(BlockConfig):
+    name = "broken"
+
+
+class Broken(Block[BrokenConfig]):
+    """A block that keeps the contract; each test below breaks one promise."""
+
+    Config = BrokenConfig
+
+    def __init__(self, config, shape):
+        super().__init__(config, shape)
+        self.conv = nn.Conv3d(shape.channels, shape.channels, 1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+    @classmethod
+    def closed_form(cls, config, shape):
+        c, n = shape.channels, shape.positions
+        return Cost(macs=c * c * n, params=c * c + c, peak_activation_elements=2 * c * n)
+
+
+def found(kind):
+    return {finding.check for finding in check_block(kind)}
+
+
+def test_a_sound_block_passes():
+    assert check_block(Broken) == []
+
+
+def test_a_dead_branch_is_noticed():
+    class Dead(Broken):
+        identity_at_start = True
+
+        def __init__(self, config, shape):
+            super().__init__(config, shape)
+            self.norm = nn.BatchNorm3d(shape.channels)
+            nn.init.zeros_(self.norm.weight)
+
+        def forward(self, x):
+            return x + torch.relu(self.norm(self.conv(x)))
+
+    assert found(Dead) == {"trains_from_the_start", "cost_is_what_runs"}
+
+
+def test_a_zero_start_that_wakes_up_is_no_dead_branch():
+    class Sleeping(Broken):
+        identity_at_start = True
+
+        def __init__(self, config, shape):
+            super().__init__(config, shape)
+            self.scale = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            return x + self.scale * self.conv(x)
+
+    assert "trains_from_the_start" not in found(Sleeping)
+
+
+@pytest.mark.parametrize(
+    ("check", "forward"),
+    [
+        ("shape_and_dtype", lambda self, x: self.conv(x).mT),
+        ("shape_and_dtype", lambda self, x: self.conv(x).float()),
+        ("shape_and_dtype", lambda self, x: self.conv(x) / 0),
+        ("trains_from_the_start", lambda self, x: x),
+        ("clips_are_independent_in_eval", lambda self, x: self.conv(x) - x.mean(0)),
+        ("deterministic", lambda self, x: self.conv(x) + torch.rand(())),
+        ("cost_is_what_runs", lambda self, x: self.conv(self.conv(x))),
+        ("problems_are_raised", lambda self, x: self.conv(x) if x.shape[2] > 1 else [][0]),
+    ],
+)
+def test_each_broken_promise_is_found(check, forward):
+    assert check in found(type("Wrong", (Broken,), {"forward": forward}))
+
+
+def test_a_false_identity_is_found():
+    assert "identity_at_start" in found(type("False_", (Broken,), {"identity_at_start": True}))
+
+
+def test_wrong_maps_are_found():
+    def flat(self, x, position):
+        return x[:, :1, 0]
+
+    def signed(self, x, position):
+        return -x[:, :1].abs()
+
+    def squared(self, x, position):
+        rows = x[:, 0].flatten(1)
+        return (rows[:, :, None] * rows[:, None])[:, :1].abs().reshape(x.shape[0], 1, *x.shape[2:])
+
+    for attention in (flat, signed, squared):
+        assert "attention_maps" in found(type("Mapped", (Broken,), {"attention": attention}))
+
+
+def test_an_implementation_that_differs_is_found():
+    class Approximate(block_type("nl")):
+        def forward(self, x):
+            y = super().forward(x)
+            return y * 1.01 if self.config.implementation == "auto" else y
+
+    assert "auto_equals_reference" in {finding.check for finding in check_block(Approximate, [NonLocalConfig()])}
+
+
+def test_an_exception_in_one_check_does_not_hide_the_others():
+    def fail(self, x):
+        raise RuntimeError("no forward today")
+
+    findings = check_block(type("Raising", (Broken,), {"forward": fail}))
+    assert {"shape_and_dtype", "cost_is_what_runs"} <= {finding.check for finding in findings}
+    assert "no forward today" in str(findings[0])
+
+
+def test_a_block_without_a_config_says_so():
+    with pytest.raises(ValueError, match="needs an attribute Config"):
+        check_block(type("Bare", (Block,), {}))
+
+
+def test_a_config_that_fits_no_usual_map_is_a_finding():
+    (finding,) = check_block("se", [SEConfig(reduction=11 * 13)])
+    assert finding.check == "fits_a_map"
+    assert "not divisible by reduction=143" in finding.message
+
+
+def test_given_shapes_are_used():
+    assert check_block("se", shapes=[Shape(32, 2, 3, 5)]) == []
