@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,9 @@ class Reader:
         Raises:
             UnknownSweep: with the names there are.
         """
+        columns = [getattr(s.SweepRow, field.name) for field in fields(SweepRecord)]
         with self._reading(), self._engine.connect() as connection:
-            row = connection.execute(sa.select(s.SweepRow.__table__).where(s.SweepRow.name == name)).mappings().first()
+            row = connection.execute(sa.select(*columns).where(s.SweepRow.name == name)).mappings().first()
             if row is None:
                 known = connection.execute(sa.select(s.SweepRow.name).order_by(s.SweepRow.name)).scalars().all()
                 raise UnknownSweep(name, known)

@@ -1,174 +1,34 @@
-"""One sweep of a ledger: its frames, analysis, figures, tables and report behind one small object."""
+"""One sweep of a ledger: numbers, figures, tables and report behind one small object."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import Any
+from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
 from dashboards import metrics, tables
-from dashboards.analysis import answer as answers
-from dashboards.analysis import axes, clips, effects, failures, learning, per_class, significance
+from dashboards.analysis import axes
 from dashboards.analysis import frontier as pareto
-from dashboards.analysis.arms import summarise
-from dashboards.analysis.equivalence import MARGIN_POINTS, cheaper, equivalent
-from dashboards.analysis.values import Scores, joined, scores
 from dashboards.errors import NoResults, UnknownChoice
 from dashboards.figures import ablation as draw_ablation
 from dashboards.figures import curves as draw_curves
+from dashboards.figures import effects as draw_effects
+from dashboards.figures import failures as draw_failures
 from dashboards.figures import frontier as draw_frontier
+from dashboards.figures import per_class as draw_per_class
+from dashboards.figures import stages as draw_stages
 from dashboards.figures.theme import Theme
-from dashboards.queries import ClipResults, Reader
-from orchestrator.records.schema import State
-
-DEFAULT_METRIC = "top1_percent"
-DEFAULT_COST = "executed_macs"
-BySeed = dict[int, NDArray[np.bool_]]
+from dashboards.numbers import DEFAULT_COST, DEFAULT_METRIC, Numbers
 
 
-class Sweep:
-    """Everything the ledger knows about one sweep, read when first asked for and kept.
+class Sweep(Numbers):
+    """Everything the ledger knows about one sweep.
 
-    Frames are indexed by `arm_id` or `trial_id`. Make another `Sweep` to see what was written meanwhile.
+    Methods that draw return Plotly figures and take a `theme`, "light" or "dark". What was read is kept: make another
+    `Sweep` to see what was written meanwhile.
     """
-
-    def __init__(self, reader: Reader, name: str) -> None:
-        self.reader = reader
-        self.record = reader.sweep(name)
-        self._tables: dict[str, pd.DataFrame] = {}
-
-    @property
-    def name(self) -> str:
-        """The sweep's name."""
-        return self.record.name
-
-    @property
-    def caveat(self) -> str:
-        """What results of this workload must not be used for; empty if nothing was recorded."""
-        return str(self.record.definition.get("caveat") or "")
-
-    @cached_property
-    def arms(self) -> pd.DataFrame:
-        """Arms in the plan's order, with a column `classes`."""
-        frame = self.reader.arms(self.record.id)
-        return frame.assign(classes=[_classes(spec) for spec in frame["spec"]])
-
-    @cached_property
-    def trials(self) -> pd.DataFrame:
-        """Trials with their final metrics as columns."""
-        return joined(self.reader.trials(self.record.id), self.reader.results(self.record.id))
-
-    @cached_property
-    def attempts(self) -> pd.DataFrame:
-        """Every attempt at a trial of this sweep."""
-        return self.reader.attempts(self.record.id)
-
-    @cached_property
-    def rejections(self) -> pd.DataFrame:
-        """Configurations the plan refused, with the reason."""
-        return self.reader.rejections(self.record.id)
-
-    @cached_property
-    def environments(self) -> pd.DataFrame:
-        """What the trials ran on."""
-        return self.reader.environments(self.record.id)
-
-    @cached_property
-    def clip_results(self) -> list[ClipResults]:
-        """Per-clip results, one item per list of clips; empty if trials recorded none."""
-        return self.reader.predictions(self.record.id)
-
-    @property
-    def control(self) -> str | None:
-        """The control's arm_id."""
-        found = self.arms.index[self.arms["is_control"]]
-        return str(found[0]) if len(found) else None
-
-    def states(self) -> dict[str, int]:
-        """Number of trials per state, states without trials left out."""
-        counted = self.trials["state"].value_counts()
-        return {str(state): int(counted[state]) for state in State if state in counted}
-
-    def scores(self, metric: str = DEFAULT_METRIC) -> Scores:
-        """`metric` as a matrix of arms and seeds."""
-        return scores(self.arms, self.trials, metrics.find_metric(metric))
-
-    def table(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> pd.DataFrame:
-        """One row per arm: configuration, mean and intervals, difference to the control with verdict, costs, standing.
-
-        Columns: label, block, settings, is_control, n, mean, sd, low, high, bootstrap_low, bootstrap_high, min, max,
-        seeds_disagree, at_chance, missing, waiting, pairs, method, difference, diff_low, diff_high, p, p_holm, p_bh,
-        verdict, reason, more_seeds, every cost, probability, standing, dominated_by (see `analysis`).
-        """
-        key = f"{metric}/{cost}"
-        if key not in self._tables:
-            self._tables[key] = self._table(self.scores(metric), metrics.find_cost(cost))
-        return self._tables[key].copy()
-
-    def answer(self, metric: str = DEFAULT_METRIC) -> answers.Answer:
-        """The answer in one sentence, with its certainty."""
-        return answers.answer(self.table(metric), self.scores(metric))
-
-    def frontier_table(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> pd.DataFrame:
-        """Cost, mean, probability of being on the frontier and standing per arm."""
-        return pareto.frontier(
-            metrics.arm_cost(metrics.find_cost(cost), self.arms, self.trials),
-            self.scores(metric).values,
-            higher_is_better=metrics.find_metric(metric).higher_is_better,
-        )
-
-    def curves_table(self, metric: str = DEFAULT_METRIC) -> pd.DataFrame:
-        """`metric` per arm and epoch with its 95 % band over seeds.
-
-        Raises:
-            UnknownChoice: no trial recorded `metric` per epoch.
-        """
-        known = self.reader.epoch_names(self.record.id)
-        if known and metric not in known:
-            raise UnknownChoice("metric per epoch", metric, known)
-        return learning.curves(self.reader.epochs(self.record.id, metric))
-
-    def families(self) -> dict[str, pd.DataFrame]:
-        """Block name -> design of its arms on the axes that vary among them."""
-        return axes.families(self.arms)
-
-    def effects(self, block: str, metric: str = DEFAULT_METRIC) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Main effects and two-way interactions of one block's axes."""
-        design, values = self._design(block), self.scores(metric).values
-        return effects.main_effects(design, values), effects.interactions(design, values)
-
-    def as_good_but_cheaper(
-        self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST, margin: float = MARGIN_POINTS
-    ) -> pd.DataFrame:
-        """Arms that equal the best one within `margin` for certain (TOST) and cost less, cheapest first."""
-        best = self.answer(metric).best
-        if best is None:
-            return pd.DataFrame(columns=["n", "difference", "p", "p_holm", "equivalent", "cost_ratio"])
-        costs = metrics.arm_cost(metrics.find_cost(cost), self.arms, self.trials)
-        return cheaper(equivalent(self.scores(metric).values, best, margin=margin), costs, best)
-
-    def by_clip(self, first: str, second: str) -> clips.ClipComparison | None:
-        """Two arms (arm_id or label) on the same clips; None if they share no clips or no seed."""
-        pair = self._pair(first, second)
-        return clips.compare_clips(pair[1], pair[2]) if pair else None
-
-    def per_class(self, first: str, second: str) -> pd.DataFrame:
-        """Per-class accuracy of two arms (arm_id or label), most gained class first; empty if they share no clips."""
-        labels, one, two = self._pair(first, second) or (np.zeros(0, np.int32), {}, {})
-        return per_class.per_class(labels, one, two)
-
-    def failures(self) -> pd.DataFrame:
-        """Trials that ended without a usable result, with cause and message."""
-        return failures.unfinished(self.attempts, self.trials)
-
-    def cost_accounting(self) -> pd.DataFrame:
-        """Device seconds per arm: useful, lost; attempts and retries."""
-        return failures.accounting(self.attempts, self.trials).reindex(self.arms.index, fill_value=0)
 
     def frontier(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST, theme: Theme = "light") -> go.Figure:
         """Figure: accuracy over cost, with seeds, intervals and the frontier's band."""
@@ -183,7 +43,7 @@ class Sweep:
 
     def ablation(self, block: str, metric: str = DEFAULT_METRIC, theme: Theme = "light") -> go.Figure:
         """Figure: the arms of one block side by side, with the control's band."""
-        design = self._design(block)
+        design = self.design(block)
         table = self.table(metric)
         kept = table[table.index.isin(design.index) | table["is_control"]]
         names = design.apply(lambda row: ", ".join(axes.short(path, value) for path, value in row.items()), axis=1)
@@ -220,67 +80,52 @@ class Sweep:
             )
         return tables.render(tables.info(table, metrics.find_metric(metric), columns), kind)
 
-    def arm_id(self, arm: str) -> str:
-        """The arm_id of an arm given by id or label.
+    def heatmap(
+        self, block: str, first: str, second: str, metric: str = DEFAULT_METRIC, theme: Theme = "light"
+    ) -> go.Figure:
+        """Figure: means over every combination of two axes of a block, e.g. `block.g1` and `block.g2`."""
+        return draw_effects.heatmap(self._cells(block, first, second, metric), theme)
 
-        Raises:
-            UnknownChoice: with the labels there are.
-        """
-        if arm in self.arms.index:
-            return arm
-        found = self.arms.index[self.arms["label"] == arm]
-        if not len(found):
-            raise UnknownChoice("arm", arm, list(self.arms["label"]))
-        return str(found[0])
+    def interaction(
+        self, block: str, first: str, second: str, metric: str = DEFAULT_METRIC, theme: Theme = "light"
+    ) -> go.Figure:
+        """Figure: one line per level of `first` over `second`; parallel lines are no interaction."""
+        return draw_effects.interaction(self._cells(block, first, second, metric), theme)
 
-    def _design(self, block: str) -> pd.DataFrame:
-        known = self.families()
-        if block not in known:
-            raise UnknownChoice("block with several arms", block, list(known))
-        return known[block]
+    def parallel(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST, theme: Theme = "light") -> go.Figure:
+        """Figure: every arm as a line through all axes, cost and result."""
+        price = metrics.find_cost(cost)
+        table = self.table(metric, cost).assign(**{cost: metrics.arm_cost(price, self.arms, self.trials)})
+        found = draw_effects.parallel_info(axes.design(self.arms), table, metrics.find_metric(metric), price)
+        return draw_effects.parallel(found, theme)
 
-    def _table(self, values: Scores, cost: metrics.Cost) -> pd.DataFrame:
-        arms = self.arms[["label", "block", "settings", "is_control", "workload", "backbone"]]
-        counts = {"at_chance": values.at_chance, "missing": values.missing, "waiting": values.waiting}
-        table = arms.join(summarise(values.values)).assign(**counts)
-        table = table.join(self._differences(values))
-        for name, each in metrics.COSTS.items():
-            table[name] = metrics.arm_cost(each, self.arms, self.trials)
-        standing = pareto.frontier(
-            metrics.arm_cost(cost, self.arms, self.trials),
-            values.values,
-            higher_is_better=values.metric.higher_is_better,
-        )
-        return table.join(standing[["probability", "standing", "dominated_by"]])
+    def stages(self, theme: Theme = "light") -> go.Figure:
+        """Figure: executed MACs per stage, backbone and blocks apart."""
+        return draw_stages.draw(draw_stages.info(self.arms), theme)
 
-    def _differences(self, values: Scores) -> pd.DataFrame:
-        control, better = self.control, values.metric.higher_is_better
-        any_arm = control if control is not None else str(values.values.index[0])
-        compared = significance.compare(values.values, any_arm, higher_is_better=better)
-        if control is None:
-            compared = compared.assign(verdict=significance.UNDECIDED, reason="no control to compare with", n=0)
-            compared[["difference", "low", "high", "p", "p_holm", "p_bh", "more_seeds"]] = float("nan")
-        return compared.rename(columns={"n": "pairs", "low": "diff_low", "high": "diff_high"})
+    def device_time(self, theme: Theme = "light") -> go.Figure:
+        """Figure: device time per arm that gave results, and that did not."""
+        found = draw_failures.info(self.cost_accounting(), self.arms["label"], self.states())
+        return draw_failures.draw(found, theme)
 
-    def _pair(self, first: str, second: str) -> tuple[NDArray[np.int32], BySeed, BySeed] | None:
-        """Labels and seed -> correct of both arms, on the first list of clips they share."""
-        ids = self.arm_id(first), self.arm_id(second)
-        for group in self.clip_results:
-            here = self.trials.loc[self.trials.index.isin(list(group.correct))]
-            one, two = (
-                {
-                    int(seed): group.correct[str(trial)]
-                    for trial, seed in here.loc[here["arm_id"] == arm, "seed"].items()
-                }
-                for arm in ids
-            )
-            if one and two:
-                return group.labels, one, two
-        return None
+    def class_gains(self, first: str, second: str, names: Sequence[str] = (), theme: Theme = "light") -> go.Figure:
+        """Figure: per-class gains of one arm over another (arm_id or label)."""
+        labels = [str(self.arms.loc[self.arm_id(arm), "label"]) for arm in (first, second)]
+        found = draw_per_class.info(self.per_class(first, second), labels[0], labels[1], names)
+        return draw_per_class.draw(found, theme)
 
+    def report(self, path: str | os.PathLike[str], metric: str = DEFAULT_METRIC) -> Path:
+        """Write the report, one HTML file that opens without a network."""
+        from dashboards.report import write  # it draws a Sweep, so it cannot be imported before this class exists
 
-def _classes(spec: Mapping[str, Any]) -> float:
-    return float((spec.get("backbone") or {}).get("classes") or "nan")
+        return write(self, path, metric=metric)
+
+    def _cells(self, block: str, first: str, second: str, metric: str) -> draw_effects.CellsInfo:
+        design = self.design(block)
+        for axis in (first, second):
+            if axis not in design:
+                raise UnknownChoice(f"axis of {block}", axis, list(map(str, design.columns)))
+        return draw_effects.cells(design, self.scores(metric).values, first, second, metrics.find_metric(metric))
 
 
 def _spell(states: Mapping[str, int]) -> str:

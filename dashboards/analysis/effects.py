@@ -35,10 +35,9 @@ def main_effects(design: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
     for name, axis in names.items():
         fit = joint or _fit(data, [name])
         share, p = _test(fit, f"C({name})")
+        means = _level_means(fit, data, name) if fit else {}
         for level, group in data.groupby(name, sort=False):
-            mean, low, high = (
-                _level_mean(fit, data, name, str(level)) if fit else (group["value"].mean(), *(2 * [np.nan]))
-            )
+            mean, low, high = means.get(str(level), (float(group["value"].mean()), np.nan, np.nan))
             row = {"axis": axis, "level": level, "n": len(group), "mean": mean, "low": low, "high": high}
             rows.append(row | {"share": share, "p": p, "adjusted": joint is not None})
     return pd.DataFrame(rows, columns=MAIN_COLUMNS)
@@ -102,16 +101,16 @@ def _test(fit: Any, term: str) -> tuple[float, float]:
     return float(table.loc[term, "sum_sq"] / fit.centered_tss), float(table.loc[term, "PR(>F)"])
 
 
-def _level_mean(fit: Any, data: pd.DataFrame, name: str, level: str) -> tuple[float, float, float]:
-    """Least-squares mean of one level: the model's prediction averaged over the grid of all other levels."""
-    columns = [column for column in data if column == "seed" or str(column).startswith("axis")]
-    grid = pd.MultiIndex.from_product([pd.unique(data[column]) for column in columns], names=columns).to_frame(
-        index=False
-    )
-    rows = ols(fit.model.formula, data=grid.assign(value=0.0)).exog[(grid[name] == level).to_numpy()]
-    test = fit.t_test(rows.mean(axis=0))
-    low, high = test.conf_int(alpha=1 - LEVEL)[0]
-    return float(test.effect[0]), float(low), float(high)
+def _level_means(fit: Any, data: pd.DataFrame, name: str) -> dict[str, tuple[float, float, float]]:
+    """Least-squares mean and interval per level: the model's prediction averaged over the grid of all other levels."""
+    factors = [str(column) for column in data if column == "seed" or str(column).startswith("axis")]
+    kept = [factor for factor in factors if factor == name or f"C({factor})" in fit.model.formula]
+    grid = pd.MultiIndex.from_product([pd.unique(data[factor]) for factor in kept], names=kept).to_frame(index=False)
+    rows = ols(fit.model.formula, data=grid.assign(value=0.0)).exog
+    levels = [str(level) for level in pd.unique(data[name])]
+    test = fit.t_test(np.stack([rows[(grid[name] == level).to_numpy()].mean(axis=0) for level in levels]))
+    ends = test.conf_int(alpha=1 - LEVEL)
+    return {level: (float(test.effect[i]), float(ends[i][0]), float(ends[i][1])) for i, level in enumerate(levels)}
 
 
 def _balance(cells: pd.Series, possible: int) -> str:

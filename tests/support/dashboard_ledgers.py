@@ -19,6 +19,8 @@ GROUPS = ((1, 1, 1_900_000), (2, 1, 1_880_000), (4, 1, 1_860_000), (2, 2, 1_880_
 CLASSES, CLIPS, EPOCHS = 10, 300, 4
 CAVEAT = "Motion and layout are made up: digits supports no claim about video recognition."
 
+STAGES = {"stem": 400_000, "res2": 500_000, "res3": 400_000, "res4": 320_000, "res5": 0}
+BACKBONE_MACS = sum(STAGES.values())
 WHY = {
     s.State.DIVERGED: ("diverged", "loss is nan after step 31"),
     s.State.FAILED: ("bug", "ValueError: <script>alert(1)</script> & co"),
@@ -106,8 +108,8 @@ def write(
 def _sweep(session: Session, name: str) -> None:
     definition = {"name": name, "base": {"workload": "digits"}, "seeds": 5, "caveat": CAVEAT}
     question = "Which block, with which settings, inserted where, pays?"
-    row = s.SweepRow(id=1, name=name, question=question, definition=definition, created_at=1e9, updated_at=1e9 + 400)
-    session.add(row)
+    times = {"created_at": 1e9, "updated_at": 1e9 + 400}
+    session.add(s.SweepRow(id=1, uid="0" * 16, name=name, question=question, definition=definition, **times))
     session.flush()
     reason = "res3: 32 channels are not divisible by n=3: use one of [1, 2, 4, 8, 16, 32]"
     session.add(s.RejectionRow(sweep_id=1, label="pnl n=3", settings={"block.n": 3}, reason=reason))
@@ -122,8 +124,7 @@ def _arm(session: Session, arm: Arm, position: int) -> None:
         "recipe": {"name": "quick", "epochs": EPOCHS, "batch": 32},
         "protocol": {"name": "centre"},
     }
-    stages = {"stem": 400_000, "res2": 500_000, "res3": 400_000, "res4": 320_000}
-    profile = {"rules": {"rnl": arm.macs / 1e9}, "per_stage": stages, "per_block": {"res3.0": arm.macs - 1_620_000}}
+    profile = _profile(arm)
     arm_id = f"a{position:015x}"
     names = {"workload": "digits", "backbone": "resnet_tiny", "block": arm.block["name"]}
     counts = {"params": arm.params, "executed_macs": arm.macs, "profile": profile}
@@ -135,6 +136,19 @@ def _arm(session: Session, arm: Arm, position: int) -> None:
             sweep_id=1, arm_id=arm_id, position=position, label=arm.label, settings=settings, is_control=arm.control
         )
     )
+
+
+def _profile(arm: Arm) -> dict[str, Any]:
+    """The shape of `workloads.counting.Profile`."""
+    inside = (arm.macs - BACKBONE_MACS) // max(1, len(arm.insertion))
+    place = {"unit": 0, "place": "unit", "block": arm.block["name"], "executed_macs": inside}
+    blocks = [{"stage": stage, **place} for stage in arm.insertion]
+    stages = [
+        {"stage": stage, "executed_macs": macs + (inside if stage in arm.insertion else 0)}
+        for stage, macs in STAGES.items()
+    ]
+    per_block = [block | {"product_macs": block["executed_macs"] // 3} for block in blocks]
+    return {"rules": {"rnl": arm.macs / 1e9}, "per_stage": stages, "per_block": per_block}
 
 
 def _trial_id(position: int, seed: int) -> str:

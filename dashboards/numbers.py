@@ -1,0 +1,247 @@
+"""One sweep in numbers: its frames and its analysis, read when first asked for and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dashboards import metrics
+from dashboards.analysis import answer as answers
+from dashboards.analysis import axes, clips, effects, failures, learning, per_class, significance
+from dashboards.analysis import frontier as pareto
+from dashboards.analysis.arms import summarise
+from dashboards.analysis.equivalence import MARGIN_POINTS, cheaper, equivalent
+from dashboards.analysis.values import Scores, joined, scores
+from dashboards.errors import UnknownChoice
+from dashboards.queries import ClipResults, Reader
+from orchestrator.records.schema import State
+
+DEFAULT_METRIC = "top1_percent"
+DEFAULT_COST = "executed_macs"
+CLIP_COLUMNS = [field.name for field in fields(clips.ClipComparison)]
+BySeed = dict[int, NDArray[np.bool_]]
+
+
+class Numbers:
+    """Frames and analysis of one sweep. Frames are indexed by `arm_id` or `trial_id`."""
+
+    def __init__(self, reader: Reader, name: str) -> None:
+        self.reader = reader
+        self.record = reader.sweep(name)
+        self._tables: dict[str, pd.DataFrame] = {}
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.record.name
+
+    @property
+    def caveat(self) -> str:
+        """What results of this workload must not be used for; empty if nothing was recorded."""
+        return str(self.record.definition.get("caveat") or "")
+
+    @cached_property
+    def arms(self) -> pd.DataFrame:
+        """Arms in the plan's order, with a column `classes`."""
+        frame = self.reader.arms(self.record.id)
+        return frame.assign(classes=[_classes(spec) for spec in frame["spec"]])
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """Trials with their final metrics as columns."""
+        return joined(self.reader.trials(self.record.id), self.reader.results(self.record.id))
+
+    @cached_property
+    def attempts(self) -> pd.DataFrame:
+        """Every attempt at a trial of this sweep."""
+        return self.reader.attempts(self.record.id)
+
+    @cached_property
+    def rejections(self) -> pd.DataFrame:
+        """Configurations the plan refused, with the reason."""
+        return self.reader.rejections(self.record.id)
+
+    @cached_property
+    def environments(self) -> pd.DataFrame:
+        """What the trials ran on."""
+        return self.reader.environments(self.record.id)
+
+    @cached_property
+    def clip_results(self) -> list[ClipResults]:
+        """Per-clip results, one item per list of clips; empty if trials recorded none."""
+        return self.reader.predictions(self.record.id)
+
+    @property
+    def control(self) -> str | None:
+        """The control's arm_id."""
+        found = self.arms.index[self.arms["is_control"]]
+        return str(found[0]) if len(found) else None
+
+    def states(self) -> dict[str, int]:
+        """Number of trials per state, states without trials left out."""
+        counted = self.trials["state"].value_counts()
+        return {str(state): int(counted[state]) for state in State if state in counted}
+
+    def scores(self, metric: str = DEFAULT_METRIC) -> Scores:
+        """`metric` as a matrix of arms and seeds."""
+        return scores(self.arms, self.trials, metrics.find_metric(metric))
+
+    def table(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> pd.DataFrame:
+        """One row per arm: configuration, mean and intervals, difference to the control with verdict, costs, standing.
+
+        Columns: label, block, settings, is_control, n, mean, sd, low, high, bootstrap_low, bootstrap_high, min, max,
+        seeds_disagree, at_chance, missing, waiting, pairs, method, difference, diff_low, diff_high, p, p_holm, p_bh,
+        verdict, reason, more_seeds, every cost, probability, standing, dominated_by (see `analysis`).
+        """
+        key = f"{metric}/{cost}"
+        if key not in self._tables:
+            self._tables[key] = self._table(self.scores(metric), metrics.find_cost(cost))
+        return self._tables[key].copy()
+
+    def answer(self, metric: str = DEFAULT_METRIC) -> answers.Answer:
+        """The answer in one sentence, with its certainty."""
+        return answers.answer(self.table(metric), self.scores(metric))
+
+    def frontier_table(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> pd.DataFrame:
+        """Cost, mean, probability of being on the frontier and standing per arm."""
+        return pareto.frontier(
+            metrics.arm_cost(metrics.find_cost(cost), self.arms, self.trials),
+            self.scores(metric).values,
+            higher_is_better=metrics.find_metric(metric).higher_is_better,
+        )
+
+    def curves_table(self, metric: str = DEFAULT_METRIC) -> pd.DataFrame:
+        """`metric` per arm and epoch with its 95 % band over seeds.
+
+        Raises:
+            UnknownChoice: no trial recorded `metric` per epoch.
+        """
+        known = self.reader.epoch_names(self.record.id)
+        if known and metric not in known:
+            raise UnknownChoice("metric per epoch", metric, known)
+        return learning.curves(self.reader.epochs(self.record.id, metric))
+
+    def families(self) -> dict[str, pd.DataFrame]:
+        """Block name -> design of its arms on the axes that vary among them."""
+        return axes.families(self.arms)
+
+    def effects(self, block: str, metric: str = DEFAULT_METRIC) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Main effects and two-way interactions of one block's axes."""
+        design, values = self.design(block), self.scores(metric).values
+        return effects.main_effects(design, values), effects.interactions(design, values)
+
+    def as_good_but_cheaper(
+        self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST, margin: float = MARGIN_POINTS
+    ) -> pd.DataFrame:
+        """Arms that equal the best one within `margin` for certain (TOST) and cost less, cheapest first."""
+        best = self.answer(metric).best
+        if best is None:
+            return pd.DataFrame(columns=["n", "difference", "p", "p_holm", "equivalent", "cost_ratio"])
+        costs = metrics.arm_cost(metrics.find_cost(cost), self.arms, self.trials)
+        return cheaper(equivalent(self.scores(metric).values, best, margin=margin), costs, best)
+
+    def by_clip(self, first: str, second: str) -> clips.ClipComparison | None:
+        """Two arms (arm_id or label) on the same clips; None if they share no clips or no seed."""
+        pair = self._pair(first, second)
+        return clips.compare_clips(pair[1], pair[2]) if pair else None
+
+    def per_class(self, first: str, second: str) -> pd.DataFrame:
+        """Per-class accuracy of two arms (arm_id or label), most gained class first; empty if they share no clips."""
+        labels, one, two = self._pair(first, second) or (np.zeros(0, np.int32), {}, {})
+        return per_class.per_class(labels, one, two)
+
+    def clip_table(self) -> pd.DataFrame:
+        """Every arm against the control on the clips both were evaluated on.
+
+        Returns:
+            Per arm with clips: clips, seeds (number), only_first, only_second, difference, low, high (95 %, points of
+            top-1), p (McNemar), p_holm. It is about the networks at hand; verdicts come from seeds (`table`).
+        """
+        rows = {}
+        for arm in self.arms.index if self.control else []:
+            found = self.by_clip(arm, str(self.control)) if arm != self.control else None
+            if found is not None:
+                rows[arm] = asdict(found) | {"seeds": len(found.seeds)}
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=CLIP_COLUMNS)
+        return table.assign(p_holm=significance.adjust(table["p"], "holm"))
+
+    def failures(self) -> pd.DataFrame:
+        """Trials that ended without a usable result, with cause and message."""
+        return failures.unfinished(self.attempts, self.trials)
+
+    def cost_accounting(self) -> pd.DataFrame:
+        """Device seconds per arm: useful, lost; attempts and retries."""
+        return failures.accounting(self.attempts, self.trials).reindex(self.arms.index, fill_value=0)
+
+    def arm_id(self, arm: str) -> str:
+        """The arm_id of an arm given by id or label.
+
+        Raises:
+            UnknownChoice: with the labels there are.
+        """
+        if arm in self.arms.index:
+            return arm
+        found = self.arms.index[self.arms["label"] == arm]
+        if not len(found):
+            raise UnknownChoice("arm", arm, list(self.arms["label"]))
+        return str(found[0])
+
+    def design(self, block: str) -> pd.DataFrame:
+        """The design of one block's arms: `[arms, axes]` of levels.
+
+        Raises:
+            UnknownChoice: the block has no two arms that differ, with those that have.
+        """
+        known = self.families()
+        if block not in known:
+            raise UnknownChoice("block with several arms", block, list(known))
+        return known[block]
+
+    def _table(self, values: Scores, cost: metrics.Cost) -> pd.DataFrame:
+        arms = self.arms[["label", "block", "settings", "is_control", "workload", "backbone"]]
+        counts = {"at_chance": values.at_chance, "missing": values.missing, "waiting": values.waiting}
+        table = arms.join(summarise(values.values)).assign(**counts)
+        table = table.join(self._differences(values))
+        for name, each in metrics.COSTS.items():
+            table[name] = metrics.arm_cost(each, self.arms, self.trials)
+        standing = pareto.frontier(
+            metrics.arm_cost(cost, self.arms, self.trials),
+            values.values,
+            higher_is_better=values.metric.higher_is_better,
+        )
+        return table.join(standing[["probability", "standing", "dominated_by"]])
+
+    def _differences(self, values: Scores) -> pd.DataFrame:
+        control, better = self.control, values.metric.higher_is_better
+        any_arm = control if control is not None else str(values.values.index[0])
+        compared = significance.compare(values.values, any_arm, higher_is_better=better)
+        if control is None:
+            compared = compared.assign(verdict=significance.UNDECIDED, reason="no control to compare with", n=0)
+            compared[["difference", "low", "high", "p", "p_holm", "p_bh", "more_seeds"]] = float("nan")
+        return compared.rename(columns={"n": "pairs", "low": "diff_low", "high": "diff_high"})
+
+    def _pair(self, first: str, second: str) -> tuple[NDArray[np.int32], BySeed, BySeed] | None:
+        """Labels and seed -> correct of both arms, on the first list of clips they share."""
+        ids = self.arm_id(first), self.arm_id(second)
+        for group in self.clip_results:
+            here = self.trials.loc[self.trials.index.isin(list(group.correct))]
+            one, two = (
+                {
+                    int(seed): group.correct[str(trial)]
+                    for trial, seed in here.loc[here["arm_id"] == arm, "seed"].items()
+                }
+                for arm in ids
+            )
+            if one and two:
+                return group.labels, one, two
+        return None
+
+
+def _classes(spec: Mapping[str, Any]) -> float:
+    return float((spec.get("backbone") or {}).get("classes") or "nan")

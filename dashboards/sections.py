@@ -1,0 +1,281 @@
+"""What the report says, section by section, as plain values for its template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import yaml
+from markupsafe import Markup
+
+from dashboards import frames, metrics, text
+from dashboards.analysis import audit, axes, significance
+from dashboards.analysis.answer import Answer
+from dashboards.figures import audit as draw_audit
+from dashboards.figures import frontier, strip
+from dashboards.figures.theme import style
+from dashboards.sweep import Sweep
+from orchestrator.records.schema import State
+
+MOST_CURVES = 10
+PROVENANCE_LEFT_OUT = ("packages",)  # long lists; the ledger keeps them
+
+
+@dataclass(frozen=True)
+class Family:
+    """One block's section: its figure and what its axes do, in words."""
+
+    block: str
+    color: str
+    figure: str
+    effects: tuple[str, ...]
+
+
+def tiles(table: pd.DataFrame, answer: Answer, metric: metrics.Metric, sweep: Sweep) -> list[tuple[str, str, str]]:
+    """Big number, what it is, how sure."""
+    if answer.best is None:
+        return []
+    best = frames.row(table, answer.best)
+    certain = f"95 % {text.interval(best['low'], best['high'])}" if best["n"] > 1 else "one seed: spread unknown"
+    tiles = [(f"{text.number(best['mean'])} {metric.unit}", f"{metric.title} of {best['label']}", certain)]
+    if np.isfinite(best["difference"]):
+        gain = text.signed(best["difference"])
+        span = text.interval(best["diff_low"], best["diff_high"], sign=True)
+        control = frames.records(table[table["is_control"]])[0]
+        sure = f"95 % {span}" if span != text.MISSING else "interval unknown"
+        tiles += [(f"{gain} {metric.difference_unit}", f"over {control['label']}", sure), *_cost_tile(best, control)]
+    states = sweep.states()
+    done = states.get(State.FINISHED, 0) + states.get(State.DIVERGED, 0)
+    total = f"{len(table)} arms, {len(sweep.rejections)} rejected"
+    return [*tiles, (f"{done} / {sum(states.values())}", "trials with a result", total)]
+
+
+def _cost_tile(best: dict[str, Any], control: dict[str, Any]) -> list[tuple[str, str, str]]:
+    ratio = best["executed_macs"] / control["executed_macs"]
+    if not np.isfinite(ratio):
+        return []
+    macs = f"{text.quantity(best['executed_macs'], 'MACs')} against {text.quantity(control['executed_macs'], 'MACs')}"
+    return [(f"{ratio:.2f} ×", "executed MACs per clip", macs)]
+
+
+def strips(table: pd.DataFrame, values: pd.DataFrame) -> dict[str, strip.StripInfo]:
+    """What each row's dots are drawn from."""
+    control = table.loc[table["is_control"], "mean"]
+    reference = float(control.iloc[0]) if len(control) else float("nan")
+    seeds = {
+        str(arm): tuple(row[np.isfinite(row)].tolist())
+        for arm, row in zip(values.index, values.to_numpy(float), strict=True)
+    }
+    return {
+        arm: strip.StripInfo(row["block"], seeds[arm], row["mean"], row["low"], row["high"], reference)
+        for arm, row in frames.rows(table)
+    }
+
+
+def rows(table: pd.DataFrame, strips: dict[str, strip.StripInfo], answer: Answer, higher: bool) -> list[dict[str, Any]]:
+    """Best first; arms without a result last."""
+    ranked = table.sort_values("mean", ascending=not higher, na_position="last", kind="stable")
+    control = table.loc[table["is_control"], "executed_macs"]
+    macs = float(control.iloc[0]) if len(control) else float("nan")
+    scale = strip.bounds(list(strips.values()))
+    shown = []
+    for arm, row in frames.rows(ranked):
+        drawn = Markup(strip.draw(strips[arm], scale))  # numbers and a colour only
+        standing = {"best": arm == answer.best, "leading": arm in answer.leading, "control": row["is_control"]}
+        shown.append({**_row(row, macs), **standing, "strip": drawn})
+    return shown
+
+
+def _row(row: dict[str, Any], macs: float) -> dict[str, Any]:
+    half, ratio = row["high"] - row["mean"], row["executed_macs"] / macs
+    return {
+        "label": row["label"],
+        "settings": text.settings_line(row["settings"]),
+        "color": style(row["block"]).color,
+        "mean": text.number(row["mean"]),
+        "half": f"± {text.number(half)}" if np.isfinite(half) else "",
+        "n": row["n"],
+        "troubles": _troubles(row),
+        "difference": text.signed(row["difference"]),
+        "span": text.interval(row["diff_low"], row["diff_high"], sign=True),
+        "p": text.p_value(row["p_holm"]),
+        "verdict": row["verdict"],
+        "reason": row["reason"],
+        "macs": text.quantity(row["executed_macs"], ""),
+        "ratio": f"{ratio:.2f} ×" if np.isfinite(ratio) else "",
+        "params": text.quantity(row["params"], ""),
+    }
+
+
+def _troubles(row: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    if row["at_chance"]:
+        found.append(f"{row['at_chance']} diverged, counted at chance level")
+    if row["missing"]:
+        found.append(f"{row['missing']} without a result")
+    if row["waiting"]:
+        found.append(f"{row['waiting']} to come")
+    if row["seeds_disagree"]:
+        found.append("seeds disagree: read the dots, not the mean")
+    return found
+
+
+def families(sweep: Sweep, metric: str, figures: dict[str, go.Figure]) -> list[Family]:
+    """A section per block with several arms; draws their figures into `figures`."""
+    found: list[Family] = []
+    for block in sweep.families():
+        arms = sweep.arms.index[sweep.arms["block"] == block]
+        if not sweep.table(metric).loc[arms, "n"].any():
+            continue
+        name = f"ablation-{len(found)}"
+        figures[name] = sweep.ablation(block, metric)
+        found.append(Family(block, style(block).color, name, _effect_lines(sweep, block, metric)))
+    return found
+
+
+def _effect_lines(sweep: Sweep, block: str, metric: str) -> tuple[str, ...]:
+    main, pairs = sweep.effects(block, metric)
+    better = metrics.find_metric(metric).higher_is_better
+    lines = []
+    for axis, group in main.groupby("axis", sort=False):
+        ranked = frames.records(group.sort_values("mean", ascending=not better, kind="stable"))
+        first = ranked[0]
+        if np.isfinite(first["p"]):
+            effect = f"best at {first['level']}" if first["p"] < significance.ALPHA else "no effect shown"
+            alone = "" if first["adjusted"] else ", looked at alone"
+            share = f"{100 * first['share']:.0f} % of the variance"
+            lines.append(f"{axes.plain(str(axis))}: {effect} ({share}, p {_p(first['p'])}{alone})")
+    for row in frames.records(pairs):
+        lines.append(
+            f"{axes.plain(row['first'])} with {axes.plain(row['second'])}: {row['balance']}{_interaction(row)}"
+        )
+    return tuple(lines)
+
+
+def _p(value: float) -> str:
+    shown = text.p_value(value)
+    return shown if shown.startswith("<") else f"= {shown}"
+
+
+def _interaction(row: dict[str, Any]) -> str:
+    if not np.isfinite(row["p"]):
+        return ""
+    return f"; interaction {100 * row['share']:.0f} % of the variance, p {_p(row['p_holm'])}"
+
+
+def curves(sweep: Sweep, metric: str, table: pd.DataFrame, answer: Answer) -> go.Figure:
+    """The best arm, the control, and the best arm of each other block."""
+    better = metrics.find_metric(metric).higher_is_better
+    ranked = table.dropna(subset="mean").sort_values("mean", ascending=not better, kind="stable")
+    first = ranked.drop_duplicates("block").index
+    focus = dict.fromkeys([*([answer.best] if answer.best else []), *table.index[table["is_control"]], *first])
+    return sweep.curves(metric, list(focus)[:MOST_CURVES], only=True)
+
+
+def zoom(sweep: Sweep, metric: str) -> str:
+    """Axis ranges of the frontier's second view, as JSON; empty where one view is enough."""
+    found = frontier.zoom(sweep.frontier_info(metric))
+    return json.dumps({"xaxis.range": found[0], "yaxis.range": found[1]}) if found else ""
+
+
+def progress(sweep: Sweep) -> str:
+    """How much is still to come; empty once everything has ended."""
+    states = sweep.states()
+    waiting = states.get(State.PLANNED, 0) + states.get(State.RUNNING, 0)
+    if not waiting:
+        return ""
+    return f"The sweep is not finished: {text.count(waiting, 'trial')} of {sum(states.values())} to come."
+
+
+def failures(sweep: Sweep) -> list[dict[str, Any]]:
+    """Trials without a usable result, named by their arm's label."""
+    rows = sweep.failures()
+    labels = sweep.arms["label"]
+    return [{**row, "label": labels[row["arm_id"]]} for row in frames.records(rows)]
+
+
+def seconds(sweep: Sweep) -> dict[str, str]:
+    """Device time and attempts of the whole sweep."""
+    total = sweep.cost_accounting().sum()
+    return {
+        "useful": text.duration(float(total["useful_seconds"])),
+        "lost": text.duration(float(total["lost_seconds"])),
+        "attempts": text.count(int(total["attempts"]), "attempt"),
+        "retries": text.count(int(total["retries"]), "retry").replace("retrys", "retries"),
+    }
+
+
+def environments(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Facts of every environment, as texts."""
+    return [
+        {
+            "attempts": row["attempts"],
+            "facts": {key: _fact(value) for key, value in row["facts"].items() if key not in PROVENANCE_LEFT_OUT},
+        }
+        for row in frames.records(table)
+    ]
+
+
+def _fact(value: Any) -> str:
+    return (
+        value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).replace("...", "").strip()
+    )
+
+
+def definition(sweep: Sweep) -> dict[str, Any]:
+    """The sweep's file without what was derived or left empty."""
+    return {
+        key: value for key, value in sweep.record.definition.items() if key != "caveat" and value not in (None, {}, [])
+    }
+
+
+def clips(sweep: Sweep) -> list[dict[str, Any]]:
+    """Arms against the control by clip, most gained first."""
+    labels = sweep.arms["label"]
+    table = sweep.clip_table().sort_values("difference", ascending=False, kind="stable")
+    return [
+        {
+            "label": labels[arm],
+            "seeds": row["seeds"],
+            "clips": row["clips"],
+            "only_first": text.number(row["only_first"]),
+            "only_second": text.number(row["only_second"]),
+            "difference": text.signed(row["difference"]),
+            "span": text.interval(row["low"], row["high"], sign=True),
+            "p": text.p_value(row["p_holm"]),
+        }
+        for arm, row in frames.rows(table)
+    ]
+
+
+@dataclass(frozen=True)
+class Published:
+    """The audit's section: verdicts per paper, and a slope chart for each paper with several models."""
+
+    verdicts: tuple[str, ...]
+    papers: tuple[tuple[str, dict[str, int]], ...]
+    charts: tuple[tuple[str, str, str], ...]  # paper, figure, what it shows
+
+
+def published(rows: Sequence[Mapping[str, Any]], figures: dict[str, go.Figure]) -> Published | None:
+    """Published against reproduced figures; None without any."""
+    if not rows:
+        return None
+    table = audit.frame(rows)
+    counted, changes = audit.summary(table), audit.rank_changes(table)
+    charts = []
+    for paper, row in frames.rows(audit.agreement(changes)):
+        if row["n"] > 1:
+            name = f"audit-{paper}"
+            figures[name] = draw_audit.draw(draw_audit.info(changes, paper))
+            tau = f"Kendall's tau {row['tau']:.2f}" if np.isfinite(row["tau"]) else "too few models for Kendall's tau"
+            charts.append((paper, name, f"{row['moved']} of {row['n']} models change places; {tau}"))
+    papers = tuple(
+        (paper, {str(name): int(number) for name, number in row.items()}) for paper, row in frames.rows(counted)
+    )
+    return Published(tuple(map(str, counted.columns)), papers, tuple(charts))
