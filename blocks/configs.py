@@ -17,6 +17,10 @@ Implementation = Literal["auto", "reference"]
 Kernel = tuple[int, int, int]
 
 
+class InvalidChoice(ValueError):
+    """Values of the right type that do not go together; in a grid of settings this is a rejection, not a typo."""
+
+
 class Shape(NamedTuple):
     """A feature map without its batch axis."""
 
@@ -42,9 +46,11 @@ class BlockConfig:
 
     def __post_init__(self) -> None:
         wrong = _wrong_types(self)
-        wrong = wrong or self.invalid()
         if wrong:
             raise ValueError(f"block {self.name!r}: " + "; ".join(wrong))
+        invalid = self.invalid()
+        if invalid:
+            raise InvalidChoice(f"block {self.name!r}: " + "; ".join(invalid))
 
     def invalid(self) -> list[str]:
         """What is wrong with these values whatever the feature map."""
@@ -244,6 +250,11 @@ class PNLConfig(BlockConfig):
     reduction: int = 2
     implementation: Implementation = "auto"
 
+    @property
+    def least_size(self) -> int:
+        """Rows and columns a map needs for each of the n - 1 halvings to make it smaller, and none to empty it."""
+        return (1 << self.n - 2) + 1 if self.ceil and self.n > 1 else 1 << self.n - 1
+
     def invalid(self) -> list[str]:
         return _below(self, n=1, qk_reduction=1, reduction=1)
 
@@ -251,11 +262,6 @@ class PNLConfig(BlockConfig):
         found = _indivisible(shape.channels, self.n, "n")
         if not found:
             found = _indivisible(shape.channels // self.n, self.reduction, "reduction")
-    @property
-    def least_size(self) -> int:
-        """Rows and columns a map needs for each of the n - 1 halvings to make it smaller, and none to empty it."""
-        return (1 << self.n - 2) + 1 if self.ceil and self.n > 1 else 1 << self.n - 1
-
             if self.combine == "attention":
                 found += _indivisible(shape.channels // self.n, self.qk_reduction, "qk_reduction")
         smallest, least = min(shape.height, shape.width), self.least_size

@@ -17,7 +17,7 @@ from blocks.configs import InvalidChoice
 from orchestrator import axes as algebra
 from orchestrator.errors import SweepError
 from orchestrator.price import Price, Pricer
-from orchestrator.sweep import NAMED, ResourceRule, Sweep, explain, get_path, merge, set_path, with_name
+from orchestrator.sweep import ResourceRule, Sweep, explain, get_path, merge, set_path, with_name
 from orchestrator.trial import Trial
 from workloads.backbones.insertion import insertion_points
 from workloads.protocols import PROTOCOLS
@@ -355,12 +355,20 @@ def _priced(arms: tuple[Arm, ...], profiler: Profiler | None, pricer: Pricer) ->
         price = pricer.price(
             arm.spec,
             arm.arm_id,
-            executed_macs=known.get("executed_macs"),
+            executed_macs=trained_macs(arm.spec, known),
             params=known.get("params"),
             activation_bytes=known.get("peak_activation_bytes"),
         )
         priced.append(Arm(**{**arm.__dict__, "profile": profile, "price": price}))
     return tuple(priced)
+
+
+def trained_macs(spec: TrialSpec, profile: Profile) -> int | None:
+    """What one forward pass of a clip costs in every epoch: frozen stages run once per sweep, their features are kept."""
+    if "executed_macs" not in profile:
+        return None
+    frozen = sum(item["executed_macs"] for item in profile.get("per_stage", ()) if item["stage"] in spec.recipe.freeze)
+    return int(profile["executed_macs"]) - frozen
 
 
 def _within_memory(arms: tuple[Arm, ...]) -> tuple[tuple[Arm, ...], tuple[Rejection, ...]]:

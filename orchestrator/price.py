@@ -18,7 +18,7 @@ FORWARD_AND_BACKWARD = 3
 BYTES_PER_PARAMETER = 16  # weight, gradient and two optimizer moments in float32
 
 # Sustained training rates assumed where no trial has been timed yet, in MAC/s per device.
-ASSUMED_RATE = {"cpu": 1.0e9, "cuda": 1.5e13}
+ASSUMED_RATE = {"cpu": 1.0e10, "cuda": 1.5e13}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from orchestrator.errors import UserError
-from orchestrator.plan import Plan, Profiler, make_plan
+from orchestrator.plan import Plan, Profiler, make_plan, trained_macs
 from orchestrator.price import PastTrial, Pricer, clip_passes
 from orchestrator.sweep import Sweep, load_sweep
 from workloads.spec import TrialSpec
@@ -114,17 +114,19 @@ def past_trials(ledger: str | Path | None, device: str) -> list[PastTrial]:
 
     with Ledger.open(ledger, create=False) as opened:
         timings = opened.past_seconds(device)
-    passes = {timing.arm_id: _passes(timing.spec) for timing in timings}
+    work = {timing.arm_id: _work(timing.spec, timing.profile or {}) for timing in timings}
     return [
-        PastTrial(timing.arm_id, timing.workload, timing.device, timing.executed_macs * clips, timing.seconds)
+        PastTrial(timing.arm_id, timing.workload, timing.device, macs, timing.seconds)
         for timing in timings
-        if timing.executed_macs and (clips := passes[timing.arm_id])
+        if (macs := work[timing.arm_id])
     ]
 
 
-def _passes(spec: Mapping[str, Any]) -> float | None:
-    """Forward passes of one trial of a recorded arm; None if this version cannot read it any more."""
+def _work(spec: Mapping[str, Any], profile: Mapping[str, Any]) -> float | None:
+    """MACs of one whole trial of a recorded arm; None if this version cannot read it any more."""
     try:
-        return clip_passes(TrialSpec.model_validate({**spec, "seed": 0}))
+        known = TrialSpec.model_validate({**spec, "seed": 0})
     except ValueError:
         return None
+    passes, macs = clip_passes(known), trained_macs(known, profile)
+    return None if passes is None or macs is None else passes * macs

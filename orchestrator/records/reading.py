@@ -100,7 +100,7 @@ def timings(connection: Connection, device: str | None, arm_ids: set[str] | None
     seconds = (AttemptRow.ended_at - AttemptRow.started_at).label("seconds")
     found = (
         select(TrialRow.arm_id, ArmRow.workload, AttemptRow.device, seconds)
-        .add_columns(TrialRow.estimated_seconds, ArmRow.executed_macs, ArmRow.spec)
+        .add_columns(TrialRow.estimated_seconds, ArmRow.spec, ArmRow.profile)
         .join(TrialRow, TrialRow.trial_id == AttemptRow.trial_id)
         .join(ArmRow, ArmRow.arm_id == TrialRow.arm_id)
         .where(AttemptRow.outcome == State.FINISHED, AttemptRow.number == 1, AttemptRow.device.is_not(None))

@@ -128,8 +128,8 @@ class Timing:
     device: str
     seconds: float
     estimated_seconds: float | None
-    executed_macs: int | None  # of one clip
     spec: Mapping[str, Any]  # the arm's
+    profile: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
