@@ -42,5 +42,9 @@ class LedgerVersionError(UserError):
     """The ledger's schema is not this version's; the message names the command that helps."""
 
 
+class MirrorError(LongrangeError):
+    """The MLflow mirror cannot be read or written now. Nothing is lost: the ledger has it, and the mirror catches up."""
+
+
 class TrialsFailed(LongrangeError):
     """The sweep ended, but some trials failed."""

@@ -287,6 +287,20 @@ class Ledger:
         with reads(self.engine) as connection:
             return reading.trials_of(connection, name)
 
+    def trial(self, beginning: str) -> dict[str, Any]:
+        """Everything about one trial, by its id or the beginning of it.
+
+        Raises:
+            UserError: no trial, or several, begin so.
+        """
+        with reads(self.engine) as connection:
+            found = reading.trial(connection, beginning)
+        if len(found) != 1:
+            raise UserError(
+                f"{len(found) or 'no'} trials begin with {beginning!r}; `longrange status` shows failed ones"
+            )
+        return found[0]
+
     def checkpoint(self, trial_id: str) -> Checkpoint | None:
         """Where a trial that has not finished can be taken up again."""
         with reads(self.engine) as connection:

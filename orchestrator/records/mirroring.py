@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, func, or_, select
 
 from orchestrator.records.schema import (
     ENDED,
@@ -35,6 +35,20 @@ class Point:
     epoch: int
     value: float | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as a whole: `waiting` trials have not ended, `marks` are in the mirror, `ended_at` is the newest end."""
+
+    sweep_id: int
+    uid: str
+    name: str
+    question: str
+    created_at: float
+    waiting: int
+    ended_at: float | None
+    marks: int
 
 
 @dataclass(frozen=True)
@@ -115,14 +129,28 @@ def mark(connection: Connection, store: str, copies: Sequence[tuple[Copy, str]])
     )
 
 
-def copied(connection: Connection, store: str) -> list[str]:
-    """Ids of every run that `store` was given."""
-    return list(connection.execute(select(MirrorRow.run_id).where(MirrorRow.store == store)).scalars())
+def forget(connection: Connection, store: str, sweep_id: int) -> None:
+    """All of a sweep must be copied to `store` again."""
+    connection.execute(delete(MirrorRow).where(MirrorRow.store == store, MirrorRow.sweep_id == sweep_id))
 
 
-def forget(connection: Connection, store: str) -> None:
-    """Everything must be copied to `store` again."""
-    connection.execute(delete(MirrorRow).where(MirrorRow.store == store))
+def sweeps(connection: Connection, store: str) -> list[Sweep]:
+    """Every sweep with what a mirror shows of it as a whole."""
+    waits = func.sum(case((TrialRow.state.in_(ENDED), 0), else_=1))
+    counts = select(SweepTrialRow.sweep_id, waits.label("waiting"), func.max(TrialRow.ended_at).label("ended_at"))
+    counts = counts.join(TrialRow, TrialRow.trial_id == SweepTrialRow.trial_id).group_by(SweepTrialRow.sweep_id)
+    trials = counts.subquery()
+    marks = select(MirrorRow.sweep_id, func.count().label("marks")).where(MirrorRow.store == store)
+    marked = marks.group_by(MirrorRow.sweep_id).subquery()
+    rows = (
+        select(SweepRow.__table__, trials.c.waiting, trials.c.ended_at, marked.c.marks)
+        .join(trials, trials.c.sweep_id == SweepRow.id)
+        .outerjoin(marked, marked.c.sweep_id == SweepRow.id)
+    )
+    return [
+        Sweep(row.id, row.uid, row.name, row.question, row.created_at, row.waiting, row.ended_at, row.marks or 0)
+        for row in connection.execute(rows.order_by(SweepRow.id))
+    ]
 
 
 def lock(connection: Connection, name: str, holder: str, until: float, now: float) -> str:

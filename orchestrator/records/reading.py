@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, func, select
 
 from orchestrator.records.schema import (
     ArmRow,
     AttemptRow,
+    Base,
     CheckpointRow,
+    EpochMetricRow,
     RejectionRow,
+    ResultRow,
     State,
     SweepArmRow,
     SweepRow,
@@ -111,3 +115,23 @@ def timings(connection: Connection, device: str | None, arm_ids: set[str] | None
         found = found.where(AttemptRow.device == device)
     rows = (Timing(**row) for row in connection.execute(found).mappings())
     return [row for row in rows if arm_ids is None or row.arm_id in arm_ids]
+
+
+def trial(connection: Connection, beginning: str) -> list[dict[str, Any]]:
+    """Everything about the trials whose id starts so: configuration, attempts, results, epochs; ready for JSON."""
+    rows = select(TrialRow.__table__, ArmRow.spec).join(ArmRow, ArmRow.arm_id == TrialRow.arm_id)
+    rows = rows.where(TrialRow.trial_id.startswith(beginning, autoescape=True))
+    found = []
+    for row in connection.execute(rows).mappings():
+        of_trial = {"attempts": AttemptRow, "results": ResultRow, "epochs": EpochMetricRow}
+        parts = {
+            name: [dict(part) for part in connection.execute(_rows_of(kind, row["trial_id"])).mappings()]
+            for name, kind in of_trial.items()
+        }
+        found.append({**row, **parts})
+    return found
+
+
+def _rows_of(kind: type[Base], trial_id: str) -> Select[Any]:
+    columns = kind.__table__
+    return select(columns).where(columns.c.trial_id == trial_id).order_by(*columns.primary_key)
