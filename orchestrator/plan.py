@@ -364,7 +364,7 @@ def _priced(arms: tuple[Arm, ...], profiler: Profiler | None, pricer: Pricer) ->
 
 
 def trained_macs(spec: TrialSpec, profile: Profile) -> int | None:
-    """What one forward pass of a clip costs in every epoch: frozen stages run once per sweep, their features are kept."""
+    """MACs of a clip in every epoch: frozen stages run once per sweep, their features are kept."""
     if "executed_macs" not in profile:
         return None
     frozen = sum(item["executed_macs"] for item in profile.get("per_stage", ()) if item["stage"] in spec.recipe.freeze)

@@ -7,8 +7,6 @@ at any moment: `longrange resume` claims what is left, and trials continue from 
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import psutil
-
 from orchestrator.errors import LedgerError, LedgerUnavailable, LongrangeError, UserError
 from orchestrator.execution.base import Attempt, Ended, Event, Executor, Resources, Started
-from orchestrator.plan import Arm, Plan
 from orchestrator.fingerprint import code_fingerprint
+from orchestrator.plan import Arm, Plan
 from orchestrator.records.ledger import Ledger
+from orchestrator.records.owners import is_dead, new_owner
 from orchestrator.records.schema import ENDED, IMMUTABLE, State
 from orchestrator.records.values import Claim, PlannedArm, PlannedSweep, PlannedTrial, Refused
 from orchestrator.sweep import Budget
@@ -204,27 +201,11 @@ def run_plan(
     return outcome
 
 
-def new_owner() -> str:
-    """A name for this driver that tells whether it still lives: host, process, and when that started."""
-    process = psutil.Process()
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}:{os.urandom(3).hex()}"
-
-
 def release_dead_owners(ledger: Ledger, sweep: str) -> None:
     """Give back at once what drivers on this machine held when they died; others are waited for (their lease)."""
     for owner in {trial.owner for trial in ledger.trials_of(sweep) if trial.owner}:
-        if _is_dead(owner):
+        if is_dead(owner):
             ledger.release(owner)
-
-
-def _is_dead(owner: str) -> bool:
-    host, pid, created, *_ = [*owner.split(":"), "", "", ""]
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    try:
-        return bool(abs(psutil.Process(int(pid)).create_time() - float(created)) > 1.0)
-    except psutil.NoSuchProcess:
-        return True
 
 
 def _attempt(arm: Arm, trial: Trial, claim: Claim, checkpoints: Path, cache: Path) -> Attempt:

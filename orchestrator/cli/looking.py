@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_option
-from orchestrator.errors import UserError
+from orchestrator.errors import LedgerError, UserError
 from orchestrator.paths import RunFolder
 
 sweep_option = click.option("--sweep", metavar="NAME", help="Which sweep, if the ledger holds several.")
@@ -93,7 +93,7 @@ def mirror(folder: Path, ledger: str | None, mlflow: str | None, rebuild: bool) 
     \b
     longrange mirror runs/quickstart
     """
-    from orchestrator.cli.running import make_mirror
+    from orchestrator.cli.running import attach, make_mirror
     from orchestrator.records.ledger import Ledger
 
     found = RunFolder.find(folder)
@@ -102,8 +102,10 @@ def mirror(folder: Path, ledger: str | None, mlflow: str | None, rebuild: bool) 
     with Ledger.open(ledger or settings["ledger"] or found.ledger, create=False) as held:
         copy = make_mirror(uri, found, held)
         copied = copy.rebuild() if rebuild else copy.catch_up()
-        copy.attach(settings["sweep"], [found.plan, found.report])
-    click.echo(f"{copied} trials copied to {uri or found.mlflow_uri}")
+        attach(copy, settings["sweep"], found)
+    if copied.busy:
+        raise UserError("another process is filling this MLflow store; try again when it is done")
+    click.echo(f"{copied.runs} trials copied to {uri or found.mlflow_uri}")
 
 
 @click.command()
@@ -143,7 +145,9 @@ def check(ledger: str, as_json: bool) -> None:
     if as_json:
         echo_json(found.__dict__)
     else:
-        click.echo(str(found))
+        click.echo(f"schema {found.revision}; " + ", ".join(f"{count} {table}" for table, count in found.rows.items()))
+    if found.problems:
+        raise LedgerError("the ledger is not sound:\n" + "\n".join(f"  - {problem}" for problem in found.problems))
 
 
 @db.command()
@@ -156,7 +160,8 @@ def upgrade(ledger: str) -> None:
     """
     from orchestrator.records import admin
 
-    click.echo(str(admin.upgrade(ledger)))
+    before, after = admin.upgrade(ledger)
+    click.echo(f"schema {before} is the newest" if before == after else f"schema {before} -> {after}")
 
 
 @db.command()

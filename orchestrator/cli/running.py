@@ -231,7 +231,7 @@ def execute(
             )
     write_report(made.sweep.name, settings["ledger"] or folder.ledger, folder)
     if mirror is not None and outcome.mirror_error is None:
-        mirror.attach(made.sweep.name, [folder.plan, folder.report])
+        attach(mirror, made.sweep.name, folder)
     if as_json:
         echo_json({"folder": str(folder.root), **outcome.__dict__})
     else:
@@ -264,6 +264,11 @@ def make_mirror(uri: str | None, folder: RunFolder, ledger: Any) -> Any:
     from orchestrator.records.mlflow_mirror import Mirror
 
     return Mirror(uri or folder.mlflow_uri, ledger)
+
+
+def attach(mirror: Any, sweep: str, folder: RunFolder) -> None:
+    """Put plan and report on the sweep's MLflow run."""
+    mirror.log_artifacts(sweep, [path for path in (folder.plan, folder.report) if path.is_file()])
 
 
 @contextmanager

@@ -1,0 +1,162 @@
+"""The run verbs as a user meets them: in processes of their own, on a ledger on disk, with scripted trials."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SWEEP = """
+name: scripted
+question: Does the block pay?
+base:
+  workload: {name: "scripted:Scripted", script: %(script)s, seeds: %(seeds)s, epoch_seconds: %(epoch_seconds)s}
+  insertion: {res3: [0]}
+axes:
+  any_of:
+    - grid: {block: [{name: nl}], insertion: [{res3: [0]}, {res4: [0]}]}
+    - grid: {block: [{name: pnl}], block.n: [1, 3]}
+seeds: 3
+"""
+
+
+@pytest.fixture
+def write_sweep(tmp_path: Path) -> Any:
+    def write(*, script: str = "finish", seeds: str = "[]", epoch_seconds: float = 0.0) -> Path:
+        path = tmp_path / "sweep.yaml"
+        path.write_text(SWEEP % {"script": script, "seeds": seeds, "epoch_seconds": epoch_seconds})
+        return path
+
+    return write
+
+
+def longrange(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "orchestrator.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(folder / "ledger.db") as connection:
+        return connection.execute(query).fetchall()
+
+
+def results(folder: Path) -> list[tuple[Any, ...]]:
+    return rows(folder, "select trial_id, name, value from results where name not like '%seconds' order by 1, 2")
+
+
+def test_a_sweep_runs_once_and_a_second_run_runs_nothing(write_sweep: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = longrange("run", write_sweep(), "--executor", "inline", "--out", out, "--mlflow", "off", "--json")
+    assert first.returncode == 0, first.stderr
+    outcome = json.loads(first.stdout)
+    assert outcome["ran"] == {"finished": 12}
+    assert (out / "report.html").stat().st_size > 10_000
+    again = json.loads(
+        longrange("run", write_sweep(), "--executor", "inline", "--out", out, "--mlflow", "off", "--json").stdout
+    )
+    assert (again["ran"], again["reused"]) == ({}, 12)
+    more = longrange(
+        "run", write_sweep(), "--set", "seeds=4", "--executor", "inline", "--out", out, "--mlflow", "off", "--json"
+    )
+    assert json.loads(more.stdout)["ran"] == {"finished": 4}, "only the new seed of four arms"
+    assert Counter(state for (state,) in rows(out, "select state from trials")) == {"finished": 16}
+
+
+def test_the_end_of_a_run_says_what_was_rejected_and_where_to_look(write_sweep: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = longrange("run", write_sweep(), "--executor", "inline", "--out", out, "--mlflow", "off")
+    assert done.returncode == 0, done.stderr
+    assert "32 channels are not divisible by n=3" in done.stdout
+    for hint in ("report.html", "ledger.db", "longrange ui"):
+        assert hint in done.stdout
+    assert "Warning" not in done.stderr + done.stdout
+
+
+def test_failed_trials_are_told_exit_with_1_and_can_be_retried(write_sweep: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    failed = longrange(
+        "run", write_sweep(script="bug", seeds="[1]"), "--executor", "inline", "--out", out, "--mlflow", "off"
+    )
+    assert failed.returncode == 1
+    assert "4 trials failed" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    told = json.loads(longrange("status", out, "--json").stdout)
+    assert told["states"] == {"finished": 8, "failed": 4}
+    assert {item["cause"] for item in told["failures"]} == {"bug"}
+    retried = longrange("resume", out, "--retry-failed", "--json")
+    assert json.loads(retried.stdout)["ran"] == {"failed": 4}
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ray_and_inline_give_the_same_bits(write_sweep: Any, tmp_path: Path) -> None:
+    sweep = write_sweep()
+    for executor in ("inline", "ray"):
+        done = longrange("run", sweep, "--executor", executor, "--out", tmp_path / executor, "--mlflow", "off")
+        assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "inline") == results(tmp_path / "ray")
+    query = "select trial_id, scores from predictions order by 1"
+    assert rows(tmp_path / "inline", query) == rows(tmp_path / "ray", query)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_killed_driver_loses_nothing_and_repeats_nothing(write_sweep: Any, tmp_path: Path, executor: str) -> None:
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator.cli",
+        "run",
+        str(write_sweep(epoch_seconds=0.4)),
+        "--executor",
+        executor,
+        "--out",
+        str(out),
+    ]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    _wait_for(out, "select count(*) from trials where state = 'finished'", least=2)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    before = rows(out, "select trial_id from trials where state = 'finished'")
+    resumed = longrange("resume", out, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["ran"] == {"finished": 12 - len(before)}, "finished trials did not run again"
+    assert Counter(state for (state,) in rows(out, "select state from trials")) == {"finished": 12}
+    series = rows(
+        out,
+        "select trial_id, group_concat(epoch) from (select * from epoch_metrics "
+        "where name = 'train_loss' order by trial_id, epoch) group by trial_id",
+    )
+    assert {epochs for _, epochs in series} == {"0,1,2"}, "no series has a gap"
+    _same_in_mlflow(out)
+
+
+def _wait_for(out: Path, query: str, *, least: int, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if rows(out, query)[0][0] >= least:
+                return
+        except sqlite3.OperationalError:
+            pass  # the ledger is not there yet
+        time.sleep(0.1)
+    raise AssertionError(f"not reached in {seconds} s: {query}")
+
+
+def _same_in_mlflow(out: Path) -> None:
+    with sqlite3.connect(out / "mlflow.db") as store:
+        tags = store.execute(
+            "select value from tags join runs using (run_uuid) "
+            "where key = 'longrange.trial_id' and lifecycle_stage = 'active'"
+        ).fetchall()
+    assert sorted(tags) == sorted(rows(out, "select trial_id from trials"))
