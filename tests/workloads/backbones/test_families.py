@@ -93,7 +93,7 @@ def test_published_layouts_at_224():
 
 
 # Parameters and GMACs (torchvision prints the latter as GFLOPS) with the published head, from outside this project:
-# torchvision's model pages; 28.1 M SE-ResNet-50; 8.0 M and 11.1 G MFNet-3D; 24.3 M TSM; 24.33 / 28.04 M in BAT's code.
+# torchvision's model pages; 28.1 M SE-ResNet-50, 24.3 M TSM and C2D, 28.04 M I3D (BAT); 8.0 M and 11.1 G MFNet-3D.
 PUBLISHED = {
     "resnet_tiny": (151_738, None),
     "resnet18": (11_689_512, 1.814),
