@@ -10,6 +10,9 @@ from pathlib import Path
 
 _WITHOUT_TENSORS = {"__init__", "configs", "registry"}
 
+# The suite runs in one process per core; threads of several processes would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if os.environ.get("LONGRANGE_CHECK_SHAPES", "1") != "0":
     from jaxtyping import install_import_hook
 
