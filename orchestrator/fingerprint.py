@@ -2,8 +2,9 @@
 
 The hash covers the block's module, the backbone's, the workload's and everything of their own packages that these
 import, also inside functions; nothing is imported to find that out, so it is fast and needs no torch. It is cautious:
-any change of such a file changes the hash, a comment's too. Only `DECLARATIONS` are left out. Versions of libraries are not in it, they are in the
-environment. A finished trial with another fingerprint is shown as such, and the user decides whether it still counts.
+any change of such a file changes the hash, a comment's too. Only `DECLARATIONS` are left out. Versions of libraries
+are not in it, they are in the environment. A finished trial with another fingerprint is shown as such, and the user
+decides whether it still counts.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from blocks.registry import BUILTIN, block_type
 from workloads.spec import TrialSpec
 
 DIGITS = 16
-# Names and presets without behaviour: what a trial takes from them is part of its id.
-DECLARATIONS = frozenset({"blocks.registry", "workloads.registry", "workloads.recipes", "workloads.protocols"})
+# Names -> modules, nothing else: what a trial takes from them is in its id, and adding a name must not void results.
+DECLARATIONS = frozenset({"blocks.registry", "workloads.registry"})
 BUILDER = "workloads.backbones.model"  # joins backbone and block; no config names it
 
 

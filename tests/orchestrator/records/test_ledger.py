@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
+from orchestrator.errors import UserError
 from orchestrator.execution.base import AttemptFailed, Event, Progressed
 from orchestrator.execution.failures import Cause
 from orchestrator.records import admin
@@ -302,10 +303,22 @@ class TestEvents:
         ledger.apply([*events, *sample.whole(resumed, attempt=2, at=200.0), sample.started(running)], "driver")
         (timing,) = ledger.past_seconds("cpu")
         assert (timing.arm_id, timing.seconds, timing.estimated_seconds) == (f"{0:016x}", 3.0, 8.5)
-        assert (timing.workload, timing.profile) == ("digits", None) or timing.profile
+        assert (timing.workload, timing.spec["recipe"]) == ("digits", {"epochs": 2, "batch": 32})
+        assert timing.profile == {"params": 10**10, "executed_macs": 10**13}
         assert ledger.past_seconds("NVIDIA H200") == []
         assert ledger.past_seconds(arm_ids=["f" * 16]) == []
         assert len(ledger.past_seconds(arm_ids=[timing.arm_id])) == 1
+
+    def test_a_trial_is_found_by_the_beginning_of_its_id(self, ledger: Ledger, sample: Any) -> None:
+        trial_id, *_ = claimed(ledger, sample, arms=1, seeds=2)
+        ledger.apply(sample.whole(trial_id), "driver")
+        found = ledger.trial(trial_id)
+        assert (found["trial_id"], found["seed"], found["spec"]["block"]) == (trial_id, 0, {"name": "none"})
+        assert [row["number"] for row in found["attempts"]] == [1]
+        assert {(row["name"], row["epoch"]) for row in found["epochs"]} >= {("train_loss", 0), ("train_loss", 1)}
+        for beginning, says in (("00000000", "2 trials begin with"), ("f", "no trials begin with"), ("%", "no trials")):
+            with pytest.raises(UserError, match=says):
+                ledger.trial(beginning)
 
     def test_a_diff_is_stored_once(self, ledger: Ledger) -> None:
         for _ in range(2):
