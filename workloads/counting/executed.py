@@ -28,8 +28,7 @@ class Tally:
 
     Attributes:
         macs: executed multiply-accumulates.
-        product_macs: the part of them in products of two activations.
-        product_outputs: elements those products wrote.
+        products: the products of two activations among them, in order: multiply-accumulates and elements written.
         peak_bytes: the most bytes of tensors alive at one moment while it ran, the clip included, weights not.
         rules: published rule -> operations of the hooked modules, products of activations left out.
         given: shape of its input.
@@ -37,12 +36,21 @@ class Tally:
     """
 
     macs: int = 0
-    product_macs: int = 0
-    product_outputs: int = 0
+    products: list[tuple[int, int]] = field(default_factory=list)
     peak_bytes: int = 0
     rules: dict[str, int] = field(default_factory=dict)
     given: tuple[int, ...] = ()
     outside: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def product_macs(self) -> int:
+        """The part of the multiply-accumulates in products of two activations."""
+        return sum(macs for macs, _ in self.products)
+
+    @property
+    def product_outputs(self) -> int:
+        """Elements that those products wrote."""
+        return sum(outputs for _, outputs in self.products)
 
 
 def count(
@@ -160,8 +168,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         macs = ops.COUNTED[name]([tensor.shape for tensor in tensors], out.shape)
         self.tally.macs += macs
         if not any(tensor.untyped_storage()._cdata in self._weights for tensor in tensors[-2:]):
-            self.tally.product_macs += macs
-            self.tally.product_outputs += out.numel()
+            self.tally.products.append((macs, out.numel()))
 
 
 def _vector(a: Sequence[int], *_: Any, **__: Any) -> int:

@@ -4,7 +4,7 @@
     thop-2001            k + bias        2 per element   2k - 1 + bias           k + 1                  RNL
     thop-1909            k + bias        4 per element   2k - 1                  k + 1                  BAT
     thop-1909+matmul     the same, and 2 per MAC of products of activations                             BAT, its NL rows
-    thop-2004            k + bias        2 per element   k                       k + 1                  PNL
+    thop-2004            k + bias        2 per element   k                       1 (an AvgPool)         PNL
     hgnl                 2k - 1 + bias   0               2k - 1 + bias           0                      HG-NL, Table 2
 
 per output element, k being the products it sums. `hgnl` also counts 2k - 1 per output of every product of activations;
@@ -57,7 +57,7 @@ def module_operations(module: Any, given: tuple[int, ...], made: tuple[int, ...]
         k = module.in_features
         return spread(2 * k - 1 + biased, 2 * k - 1, k, 2 * k - 1 + biased)
     k = prod(size // to for size, to in zip(given[2:], made[2:], strict=True))
-    return spread(k + 1, k + 1, k + 1, 0)
+    return spread(k + 1, k + 1, 1, 0)
 
 
 def with_products(modules: dict[str, int], macs: int, outputs: int) -> dict[str, int]:

@@ -11,9 +11,11 @@ Only importer of fvcore.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import jaxtyping
 import torch
 from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
@@ -38,12 +40,23 @@ def traced_macs(model: nn.Module, clip: Tensor, where: str) -> int:
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)  # what is unsupported is checked here
     counter = FlopCountAnalysis(model, clip).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     counter.tracer_warnings("none").clear_op_handles().set_op_handle(**HANDLERS)
-    with torch.no_grad():
+    with torch.no_grad(), _unchecked_shapes():
         total = counter.total()
     for name in counter.unsupported_ops():
         if not ops.is_free(name.rpartition("::")[2]):
             raise ops.UnknownOperation(name, where)
     return int(total)
+
+
+@contextmanager
+def _unchecked_shapes() -> Iterator[None]:
+    """Sizes are tensors while torch traces, which the shape checks (switched on in tests) rightly refuse as ints."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def materialised(model: nn.Module) -> nn.Module:
