@@ -168,7 +168,10 @@ def _translated(error: DBAPIError, name: str) -> Exception:
     if isinstance(error.orig, sqlite3.Error):
         return _sqlite_error(reason, name)
     if isinstance(error, OperationalError) or error.connection_invalidated:
-        return LedgerUnavailable(f"the ledger's server {name} does not answer: {reason}; start it, then retry")
+        return LedgerUnavailable(
+            f"the ledger's server {name} does not answer as it should: {reason}; "
+            "see that it runs and lets you in, then try again"
+        )
     return LedgerError(f"the ledger {name} refused a statement: {reason}")
 
 

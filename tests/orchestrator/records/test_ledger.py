@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Sequence
@@ -471,3 +473,36 @@ class TestLeases:
             readers = [threads.submit(ledger.trials_of, "which <block>?") for _ in range(20)]
             assert {done.result() for done in writers} == {frozenset()}
             assert {len(done.result()) for done in readers} == {20}
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from orchestrator.execution.base import Ended, Progressed, Started
+from orchestrator.records.ledger import Ledger
+from workloads.progress import EpochDone, Finished
+where, *ids = sys.argv[1:]
+with Ledger.open(where, create=False) as ledger:
+    for trial_id in ids:
+        epochs = [Progressed(trial_id, 1, 101.0, EpochDone(e, {"train_loss": 0.5}, 1.0)) for e in range(50)]
+        end = Ended(trial_id, 1, 110.0, "finished", Finished({"top1_percent": 75.0}))
+        ledger.apply([Started(trial_id, 1, 100.0, "h", "cpu"), *epochs, end], "driver")
+        print("one", flush=True)
+"""
+
+
+def test_a_killed_driver_leaves_whole_batches(ledger: Ledger, location: str | Path, sample: Any) -> None:
+    ids = claimed(ledger, sample, arms=2, seeds=500)
+    command = [sys.executable, "-c", CHILD, str(location), *ids]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        told = sum(child.stdout.readline() == b"one\n" for _ in range(20))
+        child.kill()
+    finished = [trial_id for trial_id in ids if ledger.standing([trial_id])[trial_id].state is State.FINISHED]
+    assert told <= len(finished) < len(ids), "what apply returned from is on disk"
+    assert finished == ids[: len(finished)]
+    assert all(len(series(ledger, trial_id)) == 50 for trial_id in (finished[0], finished[-1]))
+    assert len(rows(ledger, EpochMetricRow)) == 50 * len(finished)
+    assert admin.check(location).problems == ()
+    claims = ledger.claim(ids, "next driver", 60.0, now=1000.0)
+    assert [claim.trial_id for claim in claims] == ids[len(finished) :]
