@@ -87,7 +87,7 @@ class Measurement(Frozen):
         return quantiles(self.latency_ms, n=100, method="inclusive")[percent - 1]
 
 
-def measure_spec(
+def measure_model(
     spec: ModelSpec,
     *,
     device: str = "cpu",
@@ -256,7 +256,7 @@ class _ResidentMemory:
 
 def _environment(clips: Tensor) -> MeasuredOn:
     device = clips.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return MeasuredOn(
         device=str(device),
         device_name=name,
@@ -265,3 +265,11 @@ def _environment(clips: Tensor) -> MeasuredOn:
         cuda=torch.version.cuda,
         dtype=str(clips.dtype).removeprefix("torch."),
     )
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

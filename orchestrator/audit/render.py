@@ -72,11 +72,14 @@ def _number(value: float | str) -> str:
 def _summary_lines(rows: Sequence[Row]) -> list[str]:
     found = summary(rows)
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in found.verdicts.items())
-    return [
+    lines = [
         f"{found.cells} cells, {found.accuracy_cells} of them accuracies: {verdicts}",
         f"{found.own_cost_cells} costs that the papers counted themselves: {found.own_accounted_percent} % exact, "
         "close or explained",
-        f"{found.cited_cost_cells} costs that they cite from others: {found.cited_accounted_percent} %; most of those "
-        "networks are not built here",
-        "executed GMACs: every multiply-accumulate that runs, attention included (1 MAC = 2 FLOPs)",
     ]
+    if found.cited_cost_cells:
+        lines.append(
+            f"{found.cited_cost_cells} costs that they cite from others: {found.cited_accounted_percent} %; most of "
+            "those networks are not built here"
+        )
+    return [*lines, "executed GMACs: every multiply-accumulate that runs, attention included (1 MAC = 2 FLOPs)"]

@@ -47,7 +47,8 @@ def profile(backbone: str, block: str, insert: tuple[str, ...], fields: tuple[st
     if options["measure"]:
         from workloads.measure import measure_model
 
-        values["measured"] = measure_model(spec, device=options["device"], batch=options["batch"])
+        measured = measure_model(spec, device=options["device"], batch=options["batch"])
+        values["measured"] = measured.to_json()
     if options["as_json"]:
         echo_json(values)
     else:
@@ -69,7 +70,7 @@ def audit(paper: str | None, kind: str, output: Path | None, as_json: bool) -> N
     from orchestrator.paths import write_text
 
     rows = [row for row in auditing.audit() if paper in (None, row.paper)]
-    summary = auditing.summary(rows)
+    summary = auditing.summary(rows).to_json()
     if as_json:
         text = json.dumps({"rows": [row.to_json() for row in rows], "summary": summary}, indent=2, sort_keys=True)
     elif kind == "table":

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workloads.measure import MeasuredOn, Measurement, measure, measure_spec
+from workloads.measure import MeasuredOn, Measurement, measure, measure_model
 from workloads.spec import ModelSpec
 
 HERE = MeasuredOn(device="cpu", device_name="test", threads=1, torch="2", cuda=None, dtype="float32")
@@ -82,7 +82,7 @@ def test_a_spec_is_built_and_measured() -> None:
             "insertion": {"res3": [0]},
         }
     )
-    taken = measure_spec(spec, batch=3, warmup=1, samples=3, training=True)
+    taken = measure_model(spec, batch=3, warmup=1, samples=3, training=True)
     assert taken.batch == 3
     assert taken.measured_on.dtype == "float32"
     assert (
