@@ -169,7 +169,7 @@ class Numbers:
             if found is not None:
                 rows[arm] = asdict(found) | {"seeds": len(found.seeds)}
         table = pd.DataFrame.from_dict(rows, orient="index", columns=CLIP_COLUMNS)
-        return table.assign(p_holm=significance.adjust(table["p"], "holm"))
+        return table.assign(p_holm=significance.holm(table["p"]))
 
     def failures(self) -> pd.DataFrame:
         """Trials that ended without a usable result, with cause and message."""
@@ -224,7 +224,7 @@ class Numbers:
         if control is None:
             compared = compared.assign(verdict=significance.UNDECIDED, reason="no control to compare with", n=0)
             compared[["difference", "low", "high", "p", "p_holm", "p_bh", "more_seeds"]] = float("nan")
-        return compared.rename(columns={"n": "pairs", "low": "diff_low", "high": "diff_high"})
+        return compared.drop(columns="sd").rename(columns={"n": "pairs", "low": "diff_low", "high": "diff_high"})
 
     def _pair(self, first: str, second: str) -> tuple[NDArray[np.int32], BySeed, BySeed] | None:
         """Labels and seed -> correct of both arms, on the first list of clips they share."""

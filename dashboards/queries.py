@@ -263,14 +263,16 @@ def _engine(where: str | os.PathLike[str]) -> tuple[sa.Engine, str]:
         return _sqlite(Path(text)), text
     try:
         url = sa.make_url(text)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise UserError("the ledger's URL cannot be parsed; give e.g. postgresql://user@host/database") from error
     shown = url.render_as_string(hide_password=True)
     if url.get_backend_name() == "sqlite":
         return _sqlite(Path(url.database or "")), shown
-    connect_args = {"options": "-c default_transaction_read_only=on"} if "postgresql" in url.drivername else {}
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise UserError(f"a ledger cannot live in {url.drivername!r}; give a file, or postgresql://user@host/database")
+    url = url.set(drivername="postgresql+psycopg2")
     try:
-        return sa.create_engine(url, connect_args=connect_args), shown
+        return sa.create_engine(url, connect_args={"options": "-c default_transaction_read_only=on"}), shown
     except ModuleNotFoundError as error:
         raise UserError(f"the ledger {shown} needs {error.name}: pip install 'longrange[cluster]'") from error
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dashboards import frames
 from dashboards.analysis.equivalence import MARGIN_POINTS, cheaper, equivalent
-from dashboards.analysis.significance import ALPHA, BETTER, WORSE, adjust, compare
+from dashboards.analysis.significance import ALPHA, BETTER, WORSE, holm, judge
 from dashboards.analysis.values import Scores
 from dashboards.text import count, interval, number, signed
 
@@ -62,9 +62,9 @@ def leading(scores: Scores, best: str) -> list[str]:
     than the best (multiple comparisons with the best, Hsu 1981).
     """
     higher = scores.metric.higher_is_better
-    against = compare(scores.values, best, higher_is_better=higher)
+    against = judge(scores.values, best, higher_is_better=higher)
     worse = against["difference"] < 0 if higher else against["difference"] > 0
-    apart = worse & (adjust(against["p"] / 2, "holm") < ALPHA)
+    apart = worse & (holm(against["p"] / 2) < ALPHA)
     return [str(arm) for arm in scores.values.index if arm != best and not apart[arm]]
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from dashboards.analysis.significance import adjust
+from dashboards.analysis.significance import holm
 from dashboards.text import LEVEL
 
 MAIN_COLUMNS = ["axis", "level", "n", "mean", "low", "high", "share", "p", "adjusted"]
@@ -60,7 +60,7 @@ def interactions(design: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
         row = {"first": names[first], "second": names[second], "balance": _balance(cells, possible)}
         rows.append(row | {"cells": possible, "filled": len(cells), "share": share, "p": p})
     table = pd.DataFrame(rows, columns=PAIR_COLUMNS)
-    return table.assign(p_holm=adjust(table["p"], "holm"))
+    return table.assign(p_holm=holm(table["p"]))
 
 
 def cell_means(design: pd.DataFrame, values: pd.DataFrame, first: str, second: str) -> pd.DataFrame:

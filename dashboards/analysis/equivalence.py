@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.weightstats import ttost_paired
 
-from dashboards.analysis.significance import ALPHA, ROUNDING, adjust
+from dashboards.analysis.significance import ALPHA, ROUNDING, holm
 
 MARGIN_POINTS = 1.0  # differences smaller than this do not matter, unless the caller says otherwise
 
@@ -32,7 +32,7 @@ def equivalent(values: pd.DataFrame, reference: str, *, margin: float = MARGIN_P
             p = float(ttost_paired(one, two, -margin, margin)[0])
         rows[arm] = {"n": n, "difference": float((one - two).mean()) if n else float("nan"), "p": p}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["n", "difference", "p"])
-    table["p_holm"] = adjust(table["p"], "holm")
+    table["p_holm"] = holm(table["p"])
     return table.assign(equivalent=table["p_holm"] < ALPHA)
 
 

@@ -12,13 +12,13 @@ with two seeds each are compared by Welch's test.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import ttest_power
 
 from dashboards import frames
@@ -34,7 +34,7 @@ ROUNDING = 1e-9  # relative: differences closer than this are one number
 
 
 def compare(values: pd.DataFrame, control: str, *, higher_is_better: bool = True) -> pd.DataFrame:
-    """Every arm against `control`.
+    """Every arm against `control`, with the reason of each verdict and how many more seeds would help.
 
     Args:
         values: `[arms, seeds]`, NaN where missing.
@@ -42,9 +42,22 @@ def compare(values: pd.DataFrame, control: str, *, higher_is_better: bool = True
         higher_is_better: which direction is an improvement.
 
     Returns:
-        Per arm: n (pairs), method, difference (arm - control), low, high (95 %, not corrected), p, p_holm, p_bh,
-        verdict, reason, more_seeds (about how many more for 80 % power; NaN if not asked, infinite if over 100).
-        The control's own row has verdict "control" and no numbers.
+        What `judge` returns, and: more_seeds (about how many more for 80 % power; NaN if not asked, infinite if over
+        100), reason.
+    """
+    table = judge(values, control, higher_is_better=higher_is_better)
+    tests = max(1, int(table["p"].notna().sum()))
+    table["more_seeds"] = [_more(row, ALPHA / tests) for row in frames.records(table)]
+    table["reason"] = [_reason(row, tests) for row in frames.records(table)]
+    return table
+
+
+def judge(values: pd.DataFrame, control: str, *, higher_is_better: bool = True) -> pd.DataFrame:
+    """The tests and verdicts of `compare`.
+
+    Returns:
+        Per arm: n (pairs), difference (arm - control), sd (of differences), low, high (95 %, not corrected), p, method,
+        p_holm, p_bh, verdict. The control's own row has verdict "control" and no numbers.
     """
     matrix = values.to_numpy(float)
     reference = matrix[values.index.get_loc(control)]
@@ -54,24 +67,32 @@ def compare(values: pd.DataFrame, control: str, *, higher_is_better: bool = True
         if np.isfinite(reference).sum() > 1:
             table.loc[arm, list(_WELCH)] = _welch(values.loc[arm].to_numpy(float), reference)
     table.loc[control, ["difference", "low", "high", "p", "sd"]] = np.nan
-    table["p_holm"], table["p_bh"] = adjust(table["p"], "holm"), adjust(table["p"], "fdr_bh")
+    table["p_holm"], table["p_bh"] = holm(table["p"]), benjamini_hochberg(table["p"])
     better = table["difference"] > 0 if higher_is_better else table["difference"] < 0
     certain = table["p_holm"] < ALPHA
     table["verdict"] = np.select([certain & better, certain], [BETTER, WORSE], UNDECIDED)
     table.loc[control, "verdict"] = CONTROL
-    tests = max(1, int(table["p"].notna().sum()))
-    table["more_seeds"] = [_more(row, ALPHA / tests) for row in frames.records(table)]
-    table["reason"] = [_reason(row, tests) for row in frames.records(table)]
-    return table.drop(columns="sd")
+    return table
 
 
-def adjust(p: pd.Series, method: str) -> pd.Series:
-    """p-values corrected over the table (`holm`, `fdr_bh`); undefined ones stay NaN and are not counted."""
-    adjusted = pd.Series(np.nan, index=p.index)
-    known = p.notna()
-    if known.any():
-        adjusted[known] = multipletests(p[known].to_numpy(), alpha=ALPHA, method=method)[1]
-    return adjusted
+def holm(p: pd.Series) -> pd.Series:
+    """p-values corrected over the table by Holm; undefined ones stay NaN and are not counted.
+
+    Own arithmetic because statsmodels' `multipletests` collects garbage on every call, a quarter of a second each.
+    """
+    known = p.dropna().sort_values(kind="stable")
+    factors = np.arange(len(known), 0, -1)
+    adjusted = pd.Series(np.minimum(np.maximum.accumulate(known.to_numpy(float) * factors), 1.0), index=known.index)
+    return adjusted.reindex(p.index)
+
+
+def benjamini_hochberg(p: pd.Series) -> pd.Series:
+    """p-values corrected for the false discovery rate; undefined ones stay NaN and are not counted."""
+    known = p.dropna()
+    if known.empty:
+        return p
+    adjusted = stats.false_discovery_control(known.to_numpy(float))
+    return pd.Series(adjusted, index=known.index).reindex(p.index)
 
 
 def seeds_needed(effect_size: float, alpha: float) -> float:
@@ -79,11 +100,15 @@ def seeds_needed(effect_size: float, alpha: float) -> float:
 
     Infinite above `MOST_SEEDS`. As the effect is itself an estimate, this is a rough guide.
     """
-    n = np.arange(2, MOST_SEEDS + 1)
     # Beyond 20 sd the non-central t overflows, and two or three seeds are enough anyway.
-    power = ttest_power(min(abs(effect_size), 20.0), n, alpha, alternative="two-sided")
-    enough = n[np.nan_to_num(power, nan=1.0) >= POWER]
-    return float(enough[0]) if len(enough) else float("inf")
+    effect = min(abs(effect_size), 20.0)
+
+    def enough(n: int) -> bool:
+        return bool(np.nan_to_num(ttest_power(effect, n, alpha, alternative="two-sided"), nan=1.0) >= POWER)
+
+    if not enough(MOST_SEEDS):
+        return float("inf")
+    return float(2 + bisect_left(range(2, MOST_SEEDS), True, key=enough))
 
 
 _WELCH = ("n", "difference", "sd", "low", "high", "p", "method")

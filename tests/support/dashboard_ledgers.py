@@ -79,7 +79,7 @@ def write(
     state: s.State = s.State.FINISHED,
 ) -> Path:
     """A ledger with one sweep; returns `path`."""
-    engine = sa.create_engine(f"sqlite:///{path}")
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
     s.Base.metadata.create_all(engine)
     rng = np.random.default_rng(generator)
     with Session(engine) as session:
