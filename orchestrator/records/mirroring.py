@@ -51,7 +51,7 @@ class Sweep:
     marks: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Copy:
     """A trial that has ended, with everything a mirror shows of it."""
 

@@ -1,6 +1,6 @@
 """The MLflow mirror: one run per trial, nested under one run per sweep. A view of the ledger, never the truth.
 
-The only importer of mlflow. What callers may rely on:
+With `mlflow_writers` the only importer of mlflow. What callers may rely on:
 
 - A mirror may be thrown away at any time: `rebuild` makes the same runs again.
 - `catch_up` copies trials that have ended and that the store lacks, each exactly once, also after a crash at any
@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -33,23 +33,14 @@ from orchestrator.records import mirroring
 from orchestrator.records.engine import reading, serialize, writing
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.mirroring import Copy, Sweep
-from orchestrator.records.mlflow_runs import (
-    ENDED_AT,
-    KIND,
-    STATUS,
-    TRIAL,
-    UID,
-    metrics,
-    milliseconds,
-    params,
-    parent_tags,
-    tags,
-)
+from orchestrator.records.mlflow_runs import ENDED_AT, KIND, STATUS, TRIAL, UID, milliseconds, parent_tags
 from orchestrator.records.owners import is_dead, new_owner
+
+if TYPE_CHECKING:
+    from orchestrator.records.mlflow_writers import Writer
 
 BATCH = 50  # trials read from the ledger, and marked in it, at a time
 LOCK_SECONDS = 60.0  # longer than any one call to the store takes to fail
-METRICS_PER_CALL, PARAMS_PER_CALL = 1_000, 100  # MLflow's own limits
 
 # Read by mlflow when it is imported: nothing about these runs leaves the machine, and a dead server is found soon.
 QUIET = {
@@ -78,10 +69,11 @@ class _Run(NamedTuple):
 
 @dataclass(frozen=True)
 class _Opened:
-    """A sweep in the store: its experiment, its own run, and runs of its trials found there when it was opened."""
+    """A sweep in the store: its experiment and own run, where artifacts go, and runs of its trials that were there."""
 
     experiment_id: str
     parent: str
+    artifacts: str
     found: dict[str, list[_Run]]
 
 
@@ -122,10 +114,8 @@ class Mirror:
                 some = self._next(BATCH if limit is None else min(BATCH, limit - runs))
                 if not some:
                     break
-                for copy in some:
-                    self._copy(copy)
+                self._copy(some)
                 runs += len(some)
-                self._keep_lock()
             if runs:
                 self._close_sweeps()
             return Copied(runs)
@@ -201,7 +191,8 @@ class Mirror:
             for run in self._runs(experiment_id, sweep.uid, "trial"):
                 known = _Run(run.info.run_id, run.info.status, run.data.tags.get(ENDED_AT, ""))
                 found.setdefault(run.data.tags[TRIAL], []).append(known)
-            self._opened[sweep_id] = _Opened(experiment_id, parent, found)
+            artifacts = str(self._client.get_experiment(experiment_id).artifact_location)
+            self._opened[sweep_id] = _Opened(experiment_id, parent, artifacts, found)
         return self._opened[sweep_id]
 
     def _parent(self, sweep: Sweep) -> tuple[str, str]:
@@ -239,15 +230,28 @@ class Mirror:
             if not token:
                 return found
 
-    def _copy(self, copy: Copy) -> None:
-        """Write one run, its status last, then mark it in the ledger."""
-        opened = self._open(copy.sweep_id)
-        run_id = self._adopt(copy, opened.found.pop(copy.trial_id, [])) or self._write(copy, opened)
-        with writing(self._ledger.engine) as connection:
-            mirroring.mark(connection, self.store, [(copy, run_id)])
+    def _copy(self, some: Sequence[Copy]) -> None:
+        """Write runs, their status last, then mark them in the ledger, a portion at a time."""
+        from orchestrator.records.mlflow_writers import Placed
 
-    def _adopt(self, copy: Copy, found: Sequence[_Run]) -> str | None:
+        writer = self._make_writer()
+        for start in range(0, len(some), writer.portion):
+            copies = some[start : start + writer.portion]
+            adopted = {copy: self._adopt(copy) for copy in copies}
+            missing = [copy for copy, run_id in adopted.items() if run_id is None]
+            opened = [self._open(copy.sweep_id) for copy in missing]
+            places = [
+                Placed(copy, one.experiment_id, one.parent, one.artifacts)
+                for copy, one in zip(missing, opened, strict=True)
+            ]
+            adopted |= dict(zip(missing, writer.write(places), strict=True))
+            with writing(self._ledger.engine) as connection:
+                mirroring.mark(connection, self.store, [(copy, str(run_id)) for copy, run_id in adopted.items()])
+            self._keep_lock()
+
+    def _adopt(self, copy: Copy) -> str | None:
         """The complete run of this very end that was written but not marked, if any; other runs are deleted."""
+        found = self._open(copy.sweep_id).found.pop(copy.trial_id, [])
         wanted = (STATUS[copy.state], repr(copy.ended_at))
         adopted = next((run.run_id for run in found if (run.status, run.ended_at) == wanted), None)
         for run_id in {*(run.run_id for run in found), copy.old_run_id} - {adopted, None}:
@@ -260,23 +264,10 @@ class Mirror:
         with contextlib.suppress(MlflowException):  # deleted by somebody else: just what is wanted
             self._client.delete_run(run_id)
 
-    def _write(self, copy: Copy, opened: _Opened) -> str:
-        from mlflow.entities import Metric, Param
+    def _make_writer(self) -> Writer:
+        from orchestrator.records.mlflow_writers import ClientWriter, TableWriter
 
-        start = milliseconds(copy.started_at)
-        run = self._client.create_run(opened.experiment_id, start, tags(copy, opened.parent))
-        run_id = str(run.info.run_id)
-        values = [Metric(one.name, one.value, one.at_ms, one.step) for one in metrics(copy)]
-        given = [Param(name, value) for name, value in params(copy).items()]
-        calls = max(-(-len(values) // METRICS_PER_CALL), -(-len(given) // PARAMS_PER_CALL))
-        for call in range(calls):
-            self._client.log_batch(
-                run_id,
-                metrics=values[call * METRICS_PER_CALL : (call + 1) * METRICS_PER_CALL],
-                params=given[call * PARAMS_PER_CALL : (call + 1) * PARAMS_PER_CALL],
-            )
-        self._client.set_terminated(run_id, STATUS[copy.state], milliseconds(copy.ended_at))
-        return run_id
+        return TableWriter.of(_engine_of(self._client)) or ClientWriter(self._client)
 
     def _close_sweeps(self) -> None:
         """A sweep's run ends with its last trial, and runs again when trials are added."""
@@ -388,10 +379,16 @@ def _make_fast(client: Any, file: Path) -> None:
     """Fewer flushes, and a UI that reads does not block this writer; a mirror lost with the power can be rebuilt."""
     with contextlib.closing(sqlite3.connect(file)) as database:
         database.execute("PRAGMA journal_mode = WAL")  # the file remembers it
-    engine = getattr(getattr(getattr(client, "_tracking_client", None), "store", None), "engine", None)
-    if isinstance(engine, Engine):  # not part of MLflow's interface: without it everything works, but slower
+    engine = _engine_of(client)
+    if engine is not None:
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = NORMAL"))
         engine.dispose()
+
+
+def _engine_of(client: Any) -> Engine | None:
+    """The store's connection pool. Not part of MLflow's interface: without it everything works, but slower."""
+    found = getattr(getattr(getattr(client, "_tracking_client", None), "store", None), "engine", None)
+    return found if isinstance(found, Engine) else None
 
 
 def _folder_name(name: str) -> str:

@@ -103,7 +103,7 @@ def tags(copy: Copy, parent: str) -> dict[str, str]:
     shown = {PREFIX + name: str(value)[:VALUE_LIMIT] for name, value in own.items() if value is not None}
     sha = copy.facts.get("git_sha")
     commit = {"mlflow.source.git.commit": str(sha)} if sha else {}
-    return {**shown, **commit, PARENT: parent, NAME: f"{copy.label} seed {copy.seed}"[:VALUE_LIMIT], **SOURCE}
+    return {**shown, **commit, PARENT: parent, NAME: f"{copy.label[:200]} seed {copy.seed}", **SOURCE}
 
 
 SOURCE = {"mlflow.source.name": "longrange", "mlflow.source.type": "LOCAL"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -118,6 +120,19 @@ def world(tmp_path: Path, empty_store: Path, sample: Any) -> Iterator[World]:
         yield World(ledger, file)
 
 
+@pytest.fixture
+def through_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the store's tables were of an MLflow that `TableWriter` does not know."""
+    monkeypatch.setitem(mlflow_writers().KNOWN, "tags", {"key", "value", "run_uuid", "new column"})
+
+
+def mlflow_writers() -> Any:
+    """Imported in tests only: mlflow warns while it is imported, and takes seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("orchestrator.records.mlflow_writers")
+
+
 def ended(ledger: Ledger) -> list[mirroring.Copy]:
     """What the ledger says has ended, whatever was mirrored."""
     with reading(ledger.engine) as connection:
@@ -156,6 +171,40 @@ def test_the_store_agrees_with_the_ledger(world: World) -> None:
         "failed": "FAILED",
         "cancelled": "KILLED",
     }
+
+
+def test_both_ways_of_writing_make_the_same_rows(
+    world: World, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every column of every table, but for random ids and the place of artifacts."""
+    other = World(world.ledger, tmp_path / "other" / "mlflow.db")
+    other.file.parent.mkdir()
+    shutil.copy(empty_store, other.file)
+    world.mirror().catch_up()
+    with monkeypatch.context() as changed:
+        changed.setattr(mlflow_writers().TableWriter, "of", lambda _: None)
+        other.mirror().catch_up()
+    assert content(world) == content(other)
+    assert len(content(world)["metrics"]) > 10
+
+
+def content(world: World) -> dict[str, list[tuple[Any, ...]]]:
+    ids = {run["run_id"]: f"run of {key}" for key, run in world.runs().items()}
+    found = {}
+    for name, text in world.query("SELECT name, sql FROM sqlite_master WHERE type = 'table'"):
+        if "run_uuid" not in text and name != "experiments":
+            continue
+        rows = [
+            tuple(ids.get(cell, cell if "mlartifacts" not in str(cell) else cell.rpartition("/")[2]) for cell in row)
+            for row in world.query(f"SELECT * FROM {name} WHERE '{name}' <> 'experiments'")
+        ]
+        found[name] = sorted(rows, key=repr)
+    return found
+
+
+def test_the_client_is_used_where_tables_are_unknown(world: World, through_client: None) -> None:
+    assert world.mirror().catch_up() == Copied(runs=5)
+    assert_agrees(world)
 
 
 def test_runs_can_be_searched_and_compared(world: World) -> None:
@@ -237,16 +286,16 @@ def test_one_trial_in_two_sweeps_has_a_run_in_each(world: World, sample: Any) ->
 def test_rebuilding_from_nothing_gives_the_same(world: World, empty_store: Path) -> None:
     world.mirror().catch_up()
 
-    def content() -> dict[str, Any]:
+    def bare() -> dict[str, Any]:
         changing = ("run_id", "mlflow.parentRunId")
         return {
             key: {**run, "run_id": "", "tags": {k: v for k, v in run["tags"].items() if k not in changing}}
             for key, run in world.runs().items()
         }
 
-    before = content()
+    before = bare()
     assert world.mirror().rebuild() == Copied(runs=5)
-    assert content() == before
+    assert bare() == before
     assert_agrees(world)
 
 
@@ -291,7 +340,9 @@ class Crashing:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("calls", range(1, 9))
-def test_a_crash_between_any_two_writes_loses_and_doubles_nothing(world: World, calls: int, after: bool) -> None:
+def test_a_crash_between_any_two_writes_loses_and_doubles_nothing(
+    world: World, through_client: None, calls: int, after: bool
+) -> None:
     dying = world.mirror()
     dying._api = Crashing(dying._client, calls, after=after)
     with pytest.raises(Killed):
@@ -300,8 +351,35 @@ def test_a_crash_between_any_two_writes_loses_and_doubles_nothing(world: World, 
     assert_agrees(world)
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("portions", [1, 2, 3])
+def test_a_crash_between_portions_loses_and_doubles_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, portions: int, after: bool
+) -> None:
+    writer = mlflow_writers().TableWriter
+    real, left = writer.write, portions
+
+    def write(self: Any, placed: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0 and not after:
+            raise Killed
+        ids = real(self, placed)
+        if left == 0:
+            raise Killed
+        return ids
+
+    with monkeypatch.context() as dying:
+        dying.setattr(writer, "portion", 2)
+        dying.setattr(writer, "write", write)
+        with pytest.raises(Killed):
+            world.mirror().catch_up()
+    world.mirror().catch_up()
+    assert_agrees(world)
+
+
 @pytest.mark.parametrize("calls", [1, 2, 3])
-def test_a_crash_while_a_run_is_replaced(world: World, sample: Any, calls: int) -> None:
+def test_a_crash_while_a_run_is_replaced(world: World, through_client: None, sample: Any, calls: int) -> None:
     world.mirror().catch_up()
     (failed,) = [copy for copy in ended(world.ledger) if copy.state is State.FAILED]
     world.ledger.reset([failed.trial_id])
@@ -389,7 +467,7 @@ def test_a_file_that_is_no_store(world: World, tmp_path: Path) -> None:
         Mirror(f"sqlite:///{file}", world.ledger).catch_up()
 
 
-def test_a_failure_in_the_middle_is_caught_up_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_in_the_middle_is_caught_up_with(world: World, through_client: None) -> None:
     from mlflow.exceptions import MlflowException
 
     mirror = world.mirror()
