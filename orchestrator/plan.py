@@ -368,7 +368,7 @@ def trained_macs(spec: TrialSpec, profile: Profile) -> int | None:
     if "executed_macs" not in profile:
         return None
     frozen = sum(item["executed_macs"] for item in profile.get("per_stage", ()) if item["stage"] in spec.recipe.freeze)
-    return int(profile["executed_macs"]) - frozen
+    return int(profile["executed_macs"]) - int(frozen)
 
 
 def _within_memory(arms: tuple[Arm, ...]) -> tuple[tuple[Arm, ...], tuple[Rejection, ...]]:

@@ -70,20 +70,15 @@ def audit(paper: str | None, kind: str, output: Path | None, as_json: bool) -> N
     from orchestrator.paths import write_text
 
     rows = [row for row in auditing.audit() if paper in (None, row.paper)]
-    summary = auditing.summary(rows).to_json()
-    if as_json:
-        text = json.dumps({"rows": [row.to_json() for row in rows], "summary": summary}, indent=2, sort_keys=True)
-    elif kind == "table":
-        text = ""
-    else:
-        text = auditing.to_markdown(rows) if kind == "markdown" else auditing.to_html(rows)
+    render = {"markdown": auditing.to_markdown, "html": auditing.to_html}.get(kind, auditing.to_markdown)
+    text = auditing.to_json(rows) if as_json else render(rows)
     if output is not None:
-        write_text(output, text or auditing.to_markdown(rows))
+        write_text(output, text)
         click.echo(str(output))
-    elif text:
+    elif as_json or kind != "table":
         click.echo(text)
     else:
-        _show_audit(rows, summary)
+        _show_audit(rows, auditing.summary(rows).to_json())
 
 
 @click.command("check-block")
@@ -176,13 +171,23 @@ def _show_profile(spec: ModelSpec, values: dict[str, Any]) -> None:
     rules = [[name, f"{value:.3f}"] for name, value in values["rules"].items()]
     echo_table(["published rule", "GFLOPs as printed"], rules)
     if "measured" in values:
-        echo_json(values["measured"])
+        found = values["measured"]
+        click.echo(
+            f"measured: {found['p50_ms']:.1f} ms median, {found['p95_ms']:.1f} ms 95th percentile, "
+            f"{found['clips_per_second']:.2f} clips/s over {len(found['latency_ms'])} samples"
+        )
 
 
 def _show_audit(rows: list[Any], summary: dict[str, Any]) -> None:
     shown = [
-        [row.row_id, row.metric, row.published, row.reproduced, row.executed, row.rule, row.verdict, row.reason]
+        [row.paper, row.table, row.model, row.metric, row.published, _ours(row), row.verdict, row.reason]
         for row in rows
+        if not row.verdict.startswith("accuracy")
     ]
-    echo_table(["cell", "metric", "published", "reproduced", "executed G", "rule", "verdict", "reason"], shown)
-    echo_json(summary)
+    echo_table(["paper", "table", "model", "metric", "published", "ours", "verdict", "reason"], shown)
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdicts"].items())
+    click.echo(f"{summary['cells']} cells: {verdicts}")
+
+
+def _ours(row: Any) -> str | None:
+    return f"{row.reproduced:.6g}" if isinstance(row.reproduced, float) else row.reproduced
