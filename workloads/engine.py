@@ -121,4 +121,14 @@ def open_engine(model: nn.Module, network: nn.Module, recipe: Recipe, *, batch: 
         from workloads.engine_plain import PlainEngine
 
         return PlainEngine(model, network, recipe, device)
-    raise ValueError(f"engine {recipe.engine!r} is not in this version: use 'plain'")
+    from workloads.engine_deepspeed import DeepSpeedEngine
+
+    clips = micro_batch(batch, world_size(), context)
+    return DeepSpeedEngine(model, network, recipe, device, batch=batch, micro_batch=clips)
+
+
+def micro_batch(batch: int, world: int, context: RunContext) -> int:
+    """Clips per forward pass and process: the process's share of the batch in equal parts within the bound."""
+    share = -(-batch // world)
+    parts = -(-share // min(share, context.micro_batch or share))
+    return -(-share // parts)

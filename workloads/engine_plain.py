@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, distributed, nn
+from torch._C._distributed_c10d import HashStore
 from torch.nn.parallel import DistributedDataParallel
 
 from workloads.average import Average
@@ -115,8 +116,11 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def join_group(device: torch.device) -> int:
     """Join the processes that `WORLD_SIZE`, `RANK` and `MASTER_ADDR` announce, unless done; this process's rank."""
-    if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if not distributed.is_initialized() and world_size() == 1:
+        distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    elif not distributed.is_initialized():
+        distributed.init_process_group(backend)
     return distributed.get_rank()
 
 

@@ -61,6 +61,12 @@ def expected_calibration_error(probabilities: Scores, labels: Labels, bins: int 
     return float(np.abs(gap).sum() / len(labels))
 
 
+def cross_entropy(probabilities: Scores, labels: Labels) -> float:
+    """Mean negative log-likelihood in nats; probabilities below 1e-12 count as that."""
+    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(own, 1e-12)).mean())
+
+
 def summary(scores: Scores, labels: Labels) -> dict[str, float]:
     """The metrics that every trial reports.
 
@@ -71,6 +77,7 @@ def summary(scores: Scores, labels: Labels) -> dict[str, float]:
     return {
         "top1_percent": top_k_percent(scores, labels, 1),
         "top5_percent": top_k_percent(scores, labels, 5),
+        "validation_loss": cross_entropy(scores, labels),
         "ece": expected_calibration_error(scores, labels),
     }
 

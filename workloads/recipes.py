@@ -94,6 +94,8 @@ class Recipe(Frozen):
             return [f"zero_stage={self.zero_stage} needs engine 'deepspeed', given 'plain'"]
         if self.zero_stage == 3 and self.ema is not None:
             return ["ema needs whole weights on every device: use zero_stage <= 2"]
+        if self.engine == "deepspeed" and self.precision == "fp16":
+            return ["engine 'deepspeed' has no fp16 with float32 weights here: use precision 'bf16', or engine 'plain'"]
         return []
 
 
@@ -153,7 +155,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe(),
         # Minutes on a laptop, for the embedded workload: found by experiment, not taken from a paper.
-        Recipe(name="quick", backbone_lr=1e-3, freeze=("stem", "res2"), warmup_epochs=0.4),
+        Recipe(name="quick", backbone_lr=3e-3, freeze=("stem", "res2"), warmup_epochs=0.4),
         _RNL,
         _preset(_RNL, name="rnl_100", epochs=100, milestones=(20, 40, 60, 80)),
         _HGNL_TSN,

@@ -24,11 +24,11 @@ from workloads.backbones.base import Backbone
 from workloads.backbones.model import build_model
 from workloads.cache import content_key
 from workloads.clips import Batch, ClipSource, Indices
-from workloads.engine import learning_rates, open_engine
+from workloads.engine import learning_rates, micro_batch, open_engine
 from workloads.evaluate import Evaluation, evaluate
 from workloads.features import FrozenFeatures
 from workloads.frozen_stages import cut, freeze_stages, train_mode
-from workloads.latency import latency_ms
+from workloads.measure import measure
 from workloads.memory import PeakMemory
 from workloads.progress import CheckpointWritten, Diverged, EpochDone, Finished, Progress, Stopped
 from workloads.protocols import Protocol
@@ -121,7 +121,7 @@ class _Trial:
         if self.last is None or not protocol.same_views(protocol.curve()):
             self.last = self._evaluate(protocol)
         with self.engine.evaluating():
-            latency = latency_ms(self.model, self.spec.backbone, self.device)
+            latency = _latency_ms(self.model, self.spec, self.device)
         metrics = {**self.last.metrics(), "train_loss": self.train_loss, **self.seconds, **self.memory.read()}
         return Finished(metrics, self.last.predictions(self.source), {"latency_ms": latency}, self._notes())
 
@@ -245,12 +245,6 @@ class _Sums:
         self.highest = torch.maximum(self.highest, loss / len(labels))
 
 
-def micro_batch(batch: int, world: int, context: RunContext) -> int:
-    """Clips per forward pass and process."""
-    share = -(-batch // world)
-    return min(share, context.micro_batch or share)
-
-
 def _fresh_model(spec: TrialSpec, initialise: Initialise | None) -> Backbone[Any]:
     """The model before the first step: a function of the spec, its seed, and the pre-trained weights."""
     torch.manual_seed(seed_for(spec.seed, "init"))
@@ -280,6 +274,18 @@ def _behind_frozen_layers(
     return behind, FrozenFeatures(
         source, front, protocol, folder=context.cache_dir / "features", device=torch.device(context.device)
     )
+
+
+def _latency_ms(model: nn.Module, spec: TrialSpec, device: torch.device) -> tuple[float, ...]:
+    """Raw times of single clips, up to 20, fewer where that would take longer than half a second.
+
+    Other trials may share the machine: comparisons of speed belong to `longrange profile`, which has it to itself.
+    """
+    backbone = spec.backbone
+    clip = torch.zeros(1, backbone.channels, backbone.frames, backbone.size, backbone.size, device=device)
+    once = measure(model, clip, warmup=1, samples=1).latency_ms[0]
+    samples = max(1, min(20, round(500 / once)))
+    return measure(model, clip, warmup=0, samples=samples).latency_ms
 
 
 def _identity(spec: TrialSpec) -> str:

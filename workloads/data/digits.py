@@ -223,7 +223,7 @@ class Digits:
             return None
         still = backbone.model_copy(update={"frames": 1})
         chosen = self.config.model_dump(include={"still_images", "still_seed", "validation_scans"})
-        key = content_key("still", _VERSION, chosen, still.to_json(), torch.__version__)
+        key = content_key("still", _VERSION, _STILL.to_json(), chosen, still.to_json(), torch.__version__)
         path = _folder(context) / f"pretrained-{key}.safetensors"
         return load_file(made_once(path, lambda aside: save_file(pretrain(self.config, still), aside)))
 

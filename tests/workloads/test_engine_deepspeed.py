@@ -1,0 +1,119 @@
+"""DeepSpeed gets what the recipe says, and ends where plain DDP ends, whatever it partitions."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workloads.engine_deepspeed import deepspeed_config
+from workloads.recipes import Recipe
+
+pytest.importorskip("deepspeed", reason="the extra longrange[deepspeed] is not installed")
+
+ROOT = Path(__file__).parents[2]
+RECIPE = {"epochs": 2, "batch": 16, "optimizer": "sgd", "lr": 0.05, "schedule": "cosine", "warmup_epochs": 0.5}
+SPEC = {
+    "workload": {"name": "digits", "train_clips": 96, "validation_clips": 40, "still_images": 128},
+    "backbone": {"name": "resnet_tiny", "frames": 4, "size": 16, "classes": 10, "channels": 1},
+    "block": {"name": "nl"},
+    "insertion": {"res3": [0]},
+    "protocol": {"name": "centre", "batch": 16},
+    "seed": 0,
+}
+
+
+def test_the_config_is_the_recipes():
+    recipe = Recipe(engine="deepspeed", zero_stage=2, precision="bf16", clip_grad_norm=0.5)
+    config = deepspeed_config(recipe, batch=32, world=2, micro_batch=4)
+    assert (config["train_batch_size"], config["train_micro_batch_size_per_gpu"]) == (32, 4)
+    assert config["gradient_accumulation_steps"] == 4
+    assert config["zero_optimization"]["stage"] == 2
+    assert config["gradient_clipping"] == 0.5
+    assert config["torch_autocast"]["dtype"] == "bfloat16"
+    assert deepspeed_config(Recipe(engine="deepspeed"), batch=8, world=1, micro_batch=8)["gradient_clipping"] == 0.0
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="given batch 30, 2 processes, micro-batch 4"):
+        deepspeed_config(Recipe(engine="deepspeed"), batch=30, world=2, micro_batch=4)
+
+
+SEEN_INSIDE = """
+import json, sys, torch
+from torch import nn
+from workloads.engine_deepspeed import DeepSpeedEngine
+from workloads.recipes import Recipe
+recipe = Recipe(engine="deepspeed", zero_stage=1, lr_batch=8, **json.loads(sys.argv[1]))
+net = nn.Linear(3, 2)
+engine = DeepSpeedEngine(net, net, recipe, torch.device("cpu"), batch=recipe.batch, micro_batch=4)
+for last in [False] * (recipe.batch // 4 - 1) + [True]:
+    engine.backward(engine.forward(torch.ones(4, 3)).sum(), last=last)
+engine.step(0.5)
+inside = engine.deepspeed
+print(json.dumps([inside.optimizer.param_groups[0]["lr"], inside.train_batch_size(), inside.global_steps]))
+"""
+
+
+@pytest.mark.slow
+def test_swept_learning_rate_and_batch_are_seen_inside_the_engine():
+    seen = []
+    for values in ({"lr": 0.1, "batch": 8}, {"lr": 0.4, "batch": 16}):
+        command = [sys.executable, "-c", SEEN_INSIDE, json.dumps(values)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        seen.append(json.loads(done.stdout.splitlines()[-1]))
+    # lr x linear scaling (batch / 8) x the schedule's 0.5; one step for one effective batch
+    assert seen == [pytest.approx([0.1 * 0.5, 8, 1]), pytest.approx([0.4 * 2 * 0.5, 16, 1])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_two_processes_end_where_plain_ddp_ends(tmp_path, plain_ddp, stage):
+    found = run_trial(tmp_path, {"engine": "deepspeed", "zero_stage": stage}, cache=plain_ddp["cache"])
+    assert found["train_loss"] == pytest.approx(plain_ddp["train_loss"], rel=1e-5)
+    assert sum(found["scores"], []) == pytest.approx(sum(plain_ddp["scores"], []), abs=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_stopped_trial_goes_on_under_any_engine(tmp_path, plain_ddp, stage):
+    partitioned = {"engine": "deepspeed", "zero_stage": stage, "optimizer": "sgd"}
+    whole = run_trial(tmp_path / "whole", partitioned, cache=plain_ddp["cache"])
+    stopped = run_trial(tmp_path / "parts", partitioned, cache=plain_ddp["cache"], stop_after=1)
+    assert stopped["stopped"]
+    resumed = run_trial(tmp_path / "parts", partitioned, cache=plain_ddp["cache"])
+    assert resumed["train_loss"] == pytest.approx(whole["train_loss"][1:], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def plain_ddp(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    return {**run_trial(tmp_path_factory.mktemp("ddp"), {}, cache=cache), "cache": cache}
+
+
+def run_trial(out, recipe, *, cache, world=2, **options):
+    """What rank 0 of `world` processes reports."""
+    out.mkdir(exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    given = json.dumps({"spec": {**SPEC, "recipe": {"name": "custom", **RECIPE, **recipe}}, **options})
+    # No compiler on the path: nothing may need one.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": "/nowhere", "PYTHONPATH": str(ROOT)}
+    script = str(Path(__file__).with_name("engine_run.py"))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, str(out), str(rank), str(world), port, str(cache), given],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=(out / f"stderr{rank}").open("w"),
+        )
+        for rank in range(world)
+    ]
+    for rank, process in enumerate(processes):
+        assert process.wait(timeout=300) == 0, (out / f"stderr{rank}").read_text()[-3000:]
+    return json.loads((out / "rank0.json").read_text())

@@ -1,0 +1,364 @@
+"""Frames of video and image files: the ones asked for, or a typed error. The only importer of av (PyAV, FFmpeg).
+
+What makes "frame number i" mean something: frames are numbered in display order. Packets are read first (that decodes
+nothing), which gives the time stamp of every frame and the places where decoding can start; then only the groups of
+pictures that hold wanted frames are decoded. Where time stamps are missing, doubled or not what the decoder gives, the
+file is decoded from its start instead and its frames are counted.
+
+A decoder that met an error goes on with invented pictures, and so do all pictures that build on them: every frame
+between an error and the next place where decoding starts afresh counts as unreadable.
+
+Errors are `UnreadableVideo`, whatever the file holds: FFmpeg gets regular files only (a pipe would block it), looks
+at the clock between packets, and never sees pictures above `MAX_PIXELS`.
+"""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Choose = Callable[[int], NDArray[np.int64]]  # number of frames -> the wanted ones, repeats allowed
+
+SECONDS = 60.0  # for one file
+MAX_PIXELS = 2**26  # per picture as stored: 8192 x 8192
+_MAX_ASPECT = 16  # longer to shorter side
+
+
+class UnreadableVideo(OSError):
+    """A file has no usable frames, or not those asked for; says which file and why."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What decoded frames are turned into.
+
+    Attributes:
+        side: the shorter side in pixels; None keeps the size.
+        grey: one channel instead of three.
+    """
+
+    side: int | None = None
+    grey: bool = False
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        return 1 if self.grey else 3
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file says about itself, without decoding it.
+
+    Attributes:
+        frames: packets of its video stream, which is the number of frames in all but odd files.
+        seconds: duration; 0 where unknown.
+        rate: frames per second; 0 where unknown.
+        width: as stored; 0 where unknown.
+        height: as stored; 0 where unknown.
+        codec: name of the decoder.
+        key_frames: places where decoding can start.
+    """
+
+    frames: int
+    seconds: float
+    rate: float
+    width: int
+    height: int
+    codec: str
+    key_frames: int
+
+
+def read_frames(path: Path, choose: Choose, scale: Scale, *, threads: int = 1, seconds: float = SECONDS) -> Pixels:
+    """The chosen frames of a video.
+
+    Args:
+        path: the file.
+        choose: gets the number of frames and says which ones; may be called twice if the file misstates its number.
+        scale: size and colour of the result.
+        threads: of the decoder; they change nothing but speed.
+        seconds: time limit.
+
+    Returns:
+        `[t, H, W, channels]`, upright.
+
+    Raises:
+        UnreadableVideo: no such frames.
+    """
+    deadline = monotonic() + seconds
+    with _opened(path, threads) as (container, stream):
+        table = _packets(container, stream, deadline)
+    if table.sound:
+        wanted = _checked(choose(len(table.times)), len(table.times))
+        with _opened(path, threads) as (container, stream):
+            found = _decode_wanted(container, stream, table, wanted, scale, deadline)
+        if found is not None:
+            return found
+    with _opened(path, threads) as (container, stream):
+        count = sum(1 for _ in _decode_all(container, stream, deadline))
+        if not count:
+            raise UnreadableVideo("no frame could be decoded")
+    wanted = _checked(choose(count), count)
+    with _opened(path, threads) as (container, stream):
+        every = enumerate(_decode_all(container, stream, deadline))
+        made = {at: _pixels(frame, scale) for at, frame in every if at in wanted}
+    return _stacked([made[at] for at in wanted.tolist()])
+
+
+def read_image(path: Path, scale: Scale) -> Pixels:
+    """An image, `[1, H, W, channels]`. The content decides its format, not the name.
+
+    Raises:
+        UnreadableVideo: not an image.
+    """
+    with _typed_errors(path):
+        _require_file(path)
+        with av.open(io.BytesIO(path.read_bytes()), metadata_errors="replace") as container:
+            for frame in _decode_all(container, _video_stream(container, 1), monotonic() + SECONDS):
+                return _stacked([_pixels(frame, scale)])
+        raise UnreadableVideo("no image in it")
+
+
+def probe(path: Path, *, seconds: float = SECONDS) -> VideoInfo:
+    """What a video says about itself.
+
+    Raises:
+        UnreadableVideo: it cannot be opened or holds no video; whether its frames decode is another question.
+    """
+    with _opened(path, 1) as (container, stream):
+        table = _packets(container, stream, monotonic() + seconds)
+        if not table.packets:
+            raise UnreadableVideo("no packets in its video stream")
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        duration = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        context = stream.codec_context
+        length = duration or (table.packets / rate if rate else 0.0)
+        return VideoInfo(table.packets, length, rate, context.width, context.height, context.name, len(table.keys))
+
+
+def shrink(source: Path, target: Path, side: int, *, key_every: int = 12, quality: int = 18) -> int:
+    """Write a copy with the given shorter side that is fast to read: H.264, no sound, many key frames.
+
+    Args:
+        source: any video.
+        target: an `.mp4` file that does not exist yet.
+        side: shorter side of the copy in pixels, made even; smaller videos keep their size.
+        key_every: frames between places where decoding can start.
+        quality: x264's constant rate factor; 18 looks like the source.
+
+    Returns:
+        Frames written. Time stamps are evenly spaced afterwards, frame numbers stay.
+
+    Raises:
+        UnreadableVideo: the source cannot be decoded to its end.
+        OSError: the target cannot be written.
+    """
+    deadline = monotonic() + 60 * SECONDS
+    written = 0
+    with _opened(source, 0) as (container, stream), av.open(str(target), "w", format="mp4") as output:
+        rate = Fraction(stream.average_rate or stream.guessed_rate or 25).limit_denominator(1000)
+        copy: Any = None
+        for frame in _decode_all(container, stream, deadline):
+            pixels = _pixels(frame, Scale(min(side, frame.width, frame.height)))
+            even = pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2]
+            if copy is None:
+                copy = output.add_stream("libx264", rate=rate, options={"crf": str(quality), "g": str(key_every)})
+                copy.height, copy.width = even.shape[:2]
+                copy.pix_fmt = "yuv420p"
+            output.mux(copy.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
+            written += 1
+        if copy is None:
+            raise UnreadableVideo("no frame could be decoded")
+        output.mux(copy.encode(None))
+    return written
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What the packets of a stream tell.
+
+    Attributes:
+        packets: how many.
+        times: time stamps of the frames in display order.
+        keys: time stamps of those where decoding can start.
+        sound: whether every packet has a time stamp of its own.
+    """
+
+    packets: int
+    times: list[int]
+    keys: list[int]
+    sound: bool
+
+
+def _packets(container: Any, stream: Any, deadline: float) -> _Table:
+    stamps: list[int | None] = []
+    keys: list[int] = []
+    try:
+        for packet in container.demux(stream):
+            _in_time(deadline)
+            if packet.size == 0 or packet.is_discard:
+                continue
+            stamps.append(packet.pts)
+            if packet.is_keyframe and packet.pts is not None:
+                keys.append(packet.pts)
+    except av.FFmpegError:
+        if not stamps:
+            raise
+        # A container that breaks off: what was listed so far can be asked for.
+    times = sorted(stamp for stamp in stamps if stamp is not None)
+    sound = bool(times) and bool(keys) and len(set(times)) == len(stamps)
+    return _Table(len(stamps), times, sorted(keys), sound)
+
+
+def _decode_wanted(
+    container: Any, stream: Any, table: _Table, wanted: NDArray[np.int64], scale: Scale, deadline: float
+) -> Pixels | None:
+    """The wanted frames by time stamp; None if the decoder gives other time stamps than the packets promise."""
+    times = [table.times[at] for at in wanted.tolist()]
+    left = sorted(set(times))
+    made: dict[int, Pixels] = {}
+    position: int | None = None  # time stamp of the last decoded frame; None before the first
+    frames: Iterator[Any] = _decode_all(container, stream, deadline)
+    while left:
+        start = table.keys[max(0, bisect_right(table.keys, left[0]) - 1)]
+        if start > (table.times[0] if position is None else position):
+            # Cheaper to start at that key frame than to decode up to it.
+            container.seek(start, stream=stream, backward=True)
+            frames = _decode_all(container, stream, deadline)
+        position = _next_time(frames, left[0], made, set(left), scale)
+        if position is None:
+            return None
+        left = [time for time in left if time > position]
+    if any(time not in made for time in times):
+        return None
+    return _stacked([made[time] for time in times])
+
+
+def _next_time(frames: Iterator[Any], goal: int, made: dict[int, Pixels], wanted: set[int], scale: Scale) -> int | None:
+    """Decode until the frame at `goal` is made; the time stamp reached, or None if it is not among the frames."""
+    for frame in frames:
+        if frame.pts is None or frame.pts > goal:
+            return None
+        if frame.pts in wanted:
+            made[frame.pts] = _pixels(frame, scale)
+        if frame.pts == goal:
+            return goal
+    return None
+
+
+def _decode_all(container: Any, stream: Any, deadline: float) -> Iterator[Any]:
+    """Frames in display order from where the container stands.
+
+    Raises:
+        UnreadableVideo: the time is up, or a damaged frame is reached.
+    """
+    count = 0
+    try:
+        for frame in container.decode(stream):
+            _in_time(deadline)
+            _check_size(frame.width, frame.height)
+            if frame.is_corrupt:
+                raise UnreadableVideo(f"damaged after {count} frames")
+            count += 1
+            yield frame
+    except av.FFmpegError as error:
+        raise UnreadableVideo(f"after {count} frames: {_reason(error)}") from error
+
+
+@contextmanager
+def _opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
+    """The file and its video stream, ready to decode with so many threads (0: as many as there are cores)."""
+    with _typed_errors(path):
+        _require_file(path)
+        with av.open(str(path), metadata_errors="replace") as container:
+            yield container, _video_stream(container, threads)
+
+
+@contextmanager
+def _typed_errors(path: Path) -> Iterator[None]:
+    """Every error about the content or the reading of `path` becomes `UnreadableVideo` that names it."""
+    try:
+        yield
+    except UnreadableVideo as error:
+        raise UnreadableVideo(f"{path}: {error}") from error.__cause__
+    except (av.FFmpegError, OSError) as error:
+        raise UnreadableVideo(f"{path}: {_reason(error)}") from error
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise UnreadableVideo("a folder or a special file, not a video" if path.exists() else "no such file")
+    if path.stat().st_size == 0:
+        raise UnreadableVideo("the file is empty")
+
+
+def _video_stream(container: Any, threads: int) -> Any:
+    if not container.streams.video:
+        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+        raise UnreadableVideo(f"no video stream in it, only {', '.join(kinds)}")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise UnreadableVideo("this build of FFmpeg has no decoder for its video stream")
+    _check_size(stream.codec_context.width, stream.codec_context.height)
+    stream.codec_context.thread_count = threads
+    stream.thread_type = "SLICE" if threads == 1 else "AUTO"
+    return stream
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UnreadableVideo(f"pictures of {width}x{height} are above the limit of {MAX_PIXELS} pixels")
+    if width and height and max(width, height) > _MAX_ASPECT * min(width, height):
+        raise UnreadableVideo(f"pictures of {width}x{height}: one side is more than {_MAX_ASPECT} times the other")
+
+
+def _checked(wanted: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    assert wanted.size, "no frame was chosen"
+    assert 0 <= wanted.min() <= wanted.max() < count, "frames were chosen that do not exist"
+    return wanted
+
+
+def _pixels(frame: Any, scale: Scale) -> Pixels:
+    """`[H, W, channels]`, upright and scaled."""
+    _check_size(frame.width, frame.height)
+    width, height = _scaled(frame.width, frame.height, scale.side)
+    kind = "gray" if scale.grey else "rgb24"
+    made = frame.reformat(width=width, height=height, format=kind, interpolation="BILINEAR").to_ndarray()
+    turned: Pixels = np.rot90(made.reshape(height, width, scale.channels), round(frame.rotation / 90))
+    return turned
+
+
+def _scaled(width: int, height: int, side: int | None) -> tuple[int, int]:
+    """Width and height with the shorter one at `side`."""
+    if side is None:
+        return width, height
+    short = min(width, height)
+    return max(side, round(width * side / short)), max(side, round(height * side / short))
+
+
+def _stacked(frames: list[Pixels]) -> Pixels:
+    if len({frame.shape for frame in frames}) > 1:
+        sizes = sorted({frame.shape[:2] for frame in frames})
+        raise UnreadableVideo(f"frames of different shapes: {sizes}")
+    return np.stack(frames)
+
+
+def _in_time(deadline: float) -> None:
+    if monotonic() > deadline:
+        raise UnreadableVideo("the time limit for one file is over")
+
+
+def _reason(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
