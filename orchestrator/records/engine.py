@@ -59,9 +59,12 @@ def connect(url: URL, *, busy_seconds: float = BUSY_SECONDS) -> Engine:
         UserError: the driver for this database is not installed.
     """
     sqlite = url.get_backend_name() == "sqlite"
-    options: dict[str, Any] = {} if sqlite else {"connect_timeout": 10}
+    options: dict[str, Any] = {}
+    if not sqlite:  # rows of one statement travel together, not one round trip each
+        options = {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
+        options["executemany_mode"] = "values_plus_batch"
     try:
-        engine = create_engine(url, connect_args=options, pool_pre_ping=not sqlite, hide_parameters=True)
+        engine = create_engine(url, hide_parameters=True, **options)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise UserError(f"{shown(url)} needs the PostgreSQL driver: pip install 'longrange[cluster]'") from error
     if sqlite:
