@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from torch import nn
 from blocks.configs import Shape
 from blocks.registry import closed_form, parse_config
 from workloads.backbones.model import build_model
-from workloads.counting import RULES, UnknownOperation, executed, ops, pieces, profile, tracing
+from workloads.counting import RULES, UnknownOperation, executed, ops, pieces, profile, three_ways, tracing
 from workloads.counting import cache as disk
 from workloads.counting.rules import module_operations, with_products
 from workloads.spec import ModelSpec
@@ -183,20 +185,20 @@ def test_memory_follows_births_and_deaths() -> None:
 def test_a_wrong_closed_form_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     config, shape = pieces.by_definition(parse_config({"name": "nl"})), Shape(16, 2, 7, 7)
     right = closed_form(config, shape)
-    monkeypatch.setattr(pieces, "closed_form", lambda *_: type(right)(right.macs + 1, right.params, 1))
+    monkeypatch.setattr(three_ways, "closed_form", lambda *_: type(right)(right.macs + 1, right.params, 1))
     with pytest.raises(ValueError, match="disagree on block 'nl'"):
-        pieces._count_block(config, shape)
+        three_ways.count_block(config, shape)
 
 
 def test_a_counter_that_misses_an_operation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tracing.HANDLERS, "aten::matmul", lambda inputs, outputs: 0)
     with pytest.raises(ValueError, match=r"disagree on block 'nl'.*fvcore"):
-        pieces._count_block(pieces.by_definition(parse_config({"name": "nl"})), Shape(16, 2, 7, 7))
+        three_ways.count_block(pieces.by_definition(parse_config({"name": "nl"})), Shape(16, 2, 7, 7))
 
 
 def test_big_blocks_are_traced_on_a_map_they_fit() -> None:
     config = parse_config({"name": "bat", "s": 7, "ts": 4})
-    small = pieces._smaller(config, Shape(512, 8, 112, 112))
+    small = three_ways._smaller(config, Shape(512, 8, 112, 112))
     assert not config.problems(small)
     assert small.height < 28
 
@@ -245,3 +247,15 @@ def test_a_broken_or_unwritable_cache_only_costs_time(tmp_path: Any, monkeypatch
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LONGRANGE_CACHE", str(tmp_path / "file"))
     assert disk.cached({"a": 1}, Calls, lambda: 3) == 3
+
+
+def test_a_cached_profile_needs_no_torch() -> None:
+    code = (
+        "import sys; from workloads.spec import ModelSpec; from workloads.counting import profile; "
+        "spec = ModelSpec.model_validate({'backbone': {'name': 'resnet_tiny'}, 'block': {'name': 'se'}, "
+        "'insertion': {'res3': [0]}}); print(profile(spec).params, 'torch' in sys.modules)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
+    first, second = (run.stdout.split() for run in runs)
+    assert first[0] == second[0]
+    assert (first[1], second[1]) == ("True", "False")

@@ -1,8 +1,11 @@
-"""Executed MACs, checked three ways, and the published rules: what a model costs. Imports torch and fvcore."""
+"""Executed MACs, checked three ways, and the published rules: what a model costs.
+
+Torch and fvcore are imported only where a piece has to be counted that is not in the cache.
+"""
 
 from workloads.counting.ops import Disagreement, UnknownOperation
+from workloads.counting.pieces import RULES, Rule
 from workloads.counting.profile import BlockProfile, Profile, StageProfile, profile
-from workloads.counting.rules import RULES, Rule
 
 __all__ = [
     "RULES",

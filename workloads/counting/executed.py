@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from workloads.counting import ops
-from workloads.counting.rules import RULES, hooked, module_operations
+from workloads.counting.pieces import RULES
+from workloads.counting.rules import hooked, module_operations
 
 
 @dataclass

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from math import prod
 
-import torch
-
 Sizes = Sequence[int]
 
 
@@ -92,6 +90,8 @@ FREE = frozenset(
 @cache
 def is_free(name: str) -> bool:
     """Whether torch operation `name` ("relu_", "native_batch_norm") holds no multiply-accumulates."""
+    import torch
+
     if name in FREE:
         return True
     packet = getattr(torch.ops.aten, name, None)

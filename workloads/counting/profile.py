@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from workloads.backbones.insertion import InsertionPoint, Place, insertion_points
-from workloads.counting.pieces import Piece, block_piece, stage_pieces
-from workloads.counting.rules import RULES, Rule
+from workloads.counting.pieces import RULES, Piece, Rule, block_piece, stage_pieces
 from workloads.frozen import Frozen
 from workloads.spec import ModelSpec
 

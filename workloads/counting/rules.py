@@ -18,14 +18,12 @@ from __future__ import annotations
 
 from functools import partial
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from workloads.backbones.base import SpatialMean
-
-Rule = Literal["thop-2001", "thop-1909", "thop-1909+matmul", "thop-2004", "hgnl"]
-RULES: tuple[Rule, ...] = ("thop-2001", "thop-1909", "thop-1909+matmul", "thop-2004", "hgnl")
+from workloads.counting.pieces import RULES, Rule
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
