@@ -25,5 +25,5 @@ def test_same_views_ignores_what_changes_no_score():
 
 
 def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown protocol 'center'.*did you mean 'centre'"):
+    with pytest.raises(ValueError, match=r"unknown protocol 'center'.*did you mean 'centre'"):
         parse_protocol("center")

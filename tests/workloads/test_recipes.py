@@ -62,7 +62,7 @@ def test_wrong_values_are_refused(given, message):
 
 
 def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown recipe 'bat_mimi'; known: custom, quick.*did you mean 'bat_mini'"):
+    with pytest.raises(ValueError, match=r"unknown recipe 'bat_mimi'; known: custom, quick.*did you mean 'bat_mini'"):
         parse_recipe("bat_mimi")
     with pytest.raises(ValueError, match="a name or a mapping, given 3"):
         parse_recipe(3)
