@@ -18,6 +18,7 @@ from orchestrator.errors import LedgerError, LedgerUnavailable, LongrangeError, 
 from orchestrator.execution.base import Attempt, Ended, Event, Executor, Resources, Started
 from orchestrator.fingerprint import code_fingerprint
 from orchestrator.plan import Arm, Plan
+from orchestrator.provenance import driver, working_diff
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.owners import is_dead, new_owner
 from orchestrator.records.schema import ENDED, IMMUTABLE, State
@@ -175,10 +176,13 @@ def run_plan(
             f"{len(parts.changed)} finished trials of {plan.sweep.name!r} ran under other code or data than is here "
             "now; say `--changed keep` to reuse them as they are, or give another --out to run everything again"
         )
-    ledger.record_plan(planned_sweep(plan, code), time.time())
     if retry_failed and ledger.reset(parts.ended):
         parts = split(plan, ledger, code)
+    ledger.record_plan(planned_sweep(plan, code), time.time())
     owner = new_owner()
+    ledger.introduce(owner, driver())
+    if (diff := working_diff()) is not None:
+        ledger.keep_diff(*diff)
     release_dead_owners(ledger, plan.sweep.name)
     claims = {
         claim.trial_id: claim
@@ -221,6 +225,7 @@ def _attempt(arm: Arm, trial: Trial, claim: Claim, checkpoints: Path, cache: Pat
         earlier=claim.earlier,
         estimated_seconds=arm.price.seconds,
         estimated_macs=arm.price.macs,
+        hang_seconds=rule.hang_minutes * 60 if rule.hang_minutes else None,
     )
 
 

@@ -35,13 +35,23 @@ class Budget(Frozen):
 
 
 class ResourceRule(Frozen):
-    """What one trial gets, for all arms or only where `when` holds (first match wins)."""
+    """What one trial gets, for all arms or only where `when` holds (first match wins).
+
+    Attributes:
+        when: axis path -> value; empty matches every arm.
+        cpus: CPU cores, per worker.
+        gpus: GPUs, per worker; fractions share one.
+        workers: processes that train one trial together.
+        memory_gib: device memory; arms that need more are rejected by the plan.
+        hang_minutes: a worker without progress for so long is ended and its trial tried once more.
+    """
 
     when: dict[str, Any] = Field(default_factory=dict)
     cpus: float = Field(1.0, gt=0)
     gpus: float = Field(0.0, ge=0)
     workers: int = Field(1, ge=1)
     memory_gib: float | None = Field(None, gt=0)
+    hang_minutes: float | None = Field(60.0, gt=0)
 
 
 class Reproduces(Frozen):

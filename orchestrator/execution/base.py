@@ -39,6 +39,8 @@ class Attempt:
         earlier: how often each cause ended earlier attempts.
         checkpoint_dir: this trial's own folder, shared by its attempts.
         cache_dir: shared by all trials.
+        hang_seconds: without any progress for so long, the worker's process is ended; None waits for ever. Inline
+            trials are not watched.
         stop_file: when it exists, checkpoint and stop; how a cancel reaches workers on other machines.
     """
 
@@ -52,6 +54,7 @@ class Attempt:
     earlier: Mapping[Cause, int] = field(default_factory=dict)
     estimated_seconds: float | None = None
     estimated_macs: float | None = None
+    hang_seconds: float | None = None
     stop_file: Path | None = None
 
 

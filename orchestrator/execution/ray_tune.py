@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import sys
 import tempfile
 import threading
@@ -28,7 +29,7 @@ from typing import Any, Self
 from orchestrator.errors import LongrangeError
 from orchestrator.execution.base import Attempt, AttemptFailed, Ended, Event, Resources, StopFile, follow_up
 from orchestrator.execution.failures import Cause
-from orchestrator.execution.worker import run_attempt
+from orchestrator.execution.worker import hang_marker, run_attempt, watched
 
 # Before ray is imported: no usage reports, no per-trial log files, no periodic experiment snapshots.
 for _name, _value in {
@@ -231,15 +232,18 @@ class _Listener(_Unsaved, tune.Callback):  # type: ignore[misc]
             self._events.put(event)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._feed.over(trial.trial_id)  # what a cancelled job did not begin stays unbegun
+        # A worker that is asked to go ends its job early; what it did not begin waits again (or stays, if cancelled).
+        self._feed.put_first(self._feed.over(trial.trial_id))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """The worker died. A job runs in order: its first open attempt was running, the others had not begun."""
         open_attempts = self._feed.over(trial.trial_id)
         self._feed.put_first(open_attempts[1:])
         for attempt in open_attempts[:1]:
-            message = "the worker process or its node was lost"
-            self._follow(attempt, AttemptFailed(attempt.trial_id, attempt.number, time.time(), Cause.LOST, message))
+            cause, message = Cause.LOST, "the worker process or its node was lost"
+            if hang_marker(attempt).exists():
+                cause, message = Cause.HANGING, f"no progress for {attempt.hang_seconds:g} s; the worker was ended"
+            self._follow(attempt, AttemptFailed(attempt.trial_id, attempt.number, time.time(), cause, message))
 
     def _follow(self, attempt: Attempt, failed: AttemptFailed) -> None:
         events, following = follow_up(attempt, failed)
@@ -253,6 +257,9 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
     """One actor. A job is one Tune trial; each step reports what happened since the last one."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        self._terminated = threading.Event()
+        # Preemption says SIGTERM first; Ray's own handler would exit at once and lose the work since the checkpoint.
+        signal.signal(signal.SIGTERM, lambda *_: self._terminated.set())
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -272,7 +279,7 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         return {"events": pickle.dumps(events), "done": over}
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._events = _run_job(pickle.loads(config["job"].content))
+        self._events = _run_job(pickle.loads(config["job"].content), self._terminated)
 
 
 class _Packed:
@@ -285,12 +292,16 @@ class _Packed:
         return "job"
 
 
-def _run_job(job: Job) -> Iterator[Event]:
+def _run_job(job: Job, terminated: threading.Event) -> Iterator[Event]:
     for attempt in job:
-        stop = StopFile(attempt.stop_file)
-        if stop():
+        cancelled = StopFile(attempt.stop_file)
+        if cancelled() or terminated.is_set():
             return
-        yield from run_attempt(attempt, stop)
+        for event in watched(attempt, run_attempt(attempt, lambda: cancelled() or terminated.is_set())):  # noqa: B023
+            if isinstance(event, AttemptFailed) and event.cause is Cause.STOPPED and not cancelled():
+                # This machine goes away, the trial does not: it resumes elsewhere from what it has just written.
+                event = replace(event, cause=Cause.LOST, message="the worker was asked to go (SIGTERM)")
+            yield event
 
 
 def _jobs(attempts: Sequence[Attempt], workers: int) -> list[Job]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ from orchestrator.provenance import environment
 from orchestrator.trial import identity
 from workloads.progress import BadData, Diverged, EpochDone, Finished, Progress, Stopped
 from workloads.spec import RunContext, TrialSpec
+
+HANGING_EXIT = 75
 
 # What allocators say when memory ends; they share no exception class.
 OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "not enough memory", "std::bad_alloc")
@@ -43,6 +47,41 @@ def run_attempt(attempt: Attempt, stop: Callable[[], bool] = lambda: False) -> I
         yield failed(Cause.BAD_DATA, error)
     except Exception as error:  # the trial boundary: whatever a trial does ends that trial and no other
         yield failed(Cause.OUT_OF_MEMORY if is_out_of_memory(error) else Cause.BUG, error)
+
+
+def hang_marker(attempt: Attempt) -> Path:
+    """The file by which a worker that ended itself tells the driver why."""
+    return attempt.checkpoint_dir / f"hanging-{attempt.number}"
+
+
+def watched(attempt: Attempt, events: Iterator[Event]) -> Iterator[Event]:
+    """`events`, while a thread ends this process if none comes for `attempt.hang_seconds`.
+
+    A trial that hangs holds its thread, often inside a library or a driver: only the process can be ended.
+    """
+    if attempt.hang_seconds is None:
+        yield from events
+        return
+    alive, over = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while alive.wait(attempt.hang_seconds):
+            if over.is_set():
+                return
+            alive.clear()
+        marker = hang_marker(attempt)
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+        os._exit(HANGING_EXIT)
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()
+    try:
+        for event in events:
+            alive.set()
+            yield event
+    finally:
+        over.set()
+        alive.set()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

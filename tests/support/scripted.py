@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +23,18 @@ class Scripted(WorkloadConfig):
     """`script` is what trials with a seed in `seeds` do (all if empty); the others finish."""
 
     name: str = "scripted:Scripted"
-    script: Literal["finish", "diverge", "oom", "oom-above-8", "bug", "bad-data", "kill-once", "kill-always"] = "finish"
+    script: Literal[
+        "finish",
+        "diverge",
+        "oom",
+        "oom-above-8",
+        "bug",
+        "bad-data",
+        "kill-once",
+        "kill-always",
+        "hang-once",
+        "term-once",
+    ] = "finish"
     seeds: tuple[int, ...] = ()
     epoch_seconds: float = 0.0
 
@@ -84,15 +94,21 @@ class ScriptedRun:
             raise BadData("3 of 100 clips are unreadable: a.mp4, b.mp4, c.mp4")
         if script == "bug":
             raise KeyError("scripted bug")
-        if script.startswith("kill"):
-            self._die(once=script == "kill-once", marker=context.checkpoint_dir / "killed")
-
-    def _die(self, *, once: bool, marker: Path) -> None:
-        if once and marker.exists():
+        marker = context.checkpoint_dir / "acted"
+        if script.endswith("-once") and marker.exists():
             return
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
+        if script.startswith(("kill", "hang", "term")):
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+            _break(script)
+
+
+def _break(script: str) -> None:
+    if script.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if script.startswith("hang"):
+        time.sleep(3600)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _result(spec: TrialSpec, first: int) -> Finished:

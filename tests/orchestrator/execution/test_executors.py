@@ -19,16 +19,21 @@ from workloads.progress import EpochDone
 Attempts = Callable[..., list[Attempt]]
 
 
-@pytest.fixture(params=["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
-def executor(request: pytest.FixtureRequest, _support_on_path: None) -> Iterator[Executor]:
-    if request.param == "inline":
-        with InlineExecutor() as inline:
-            yield inline
-        return
+@pytest.fixture
+def ray_executor(_support_on_path: None) -> Iterator[Executor]:
     from orchestrator.execution.ray_tune import RayExecutor
 
     with RayExecutor(workers=2) as ray:
         yield ray
+
+
+@pytest.fixture(params=["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    if request.param == "ray":
+        yield request.getfixturevalue("ray_executor")
+        return
+    with InlineExecutor() as inline:
+        yield inline
 
 
 @pytest.fixture
@@ -132,13 +137,14 @@ def test_cancelling_keeps_what_is_done_and_leaves_the_rest(executor: Executor, a
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("_support_on_path")
-def test_a_killed_worker_is_replaced_and_its_trial_resumes(attempts: Attempts) -> None:
-    from orchestrator.execution.ray_tune import RayExecutor
-
-    with RayExecutor(workers=2) as executor:
-        events = by_trial(list(executor.run(attempts("kill-once", seeds=(1,)))))
+@pytest.mark.parametrize(
+    ("script", "cause"), [("kill-once", Cause.LOST), ("term-once", Cause.LOST), ("hang-once", Cause.HANGING)]
+)
+def test_a_trial_survives_its_worker(attempts: Attempts, ray_executor: Executor, script: str, cause: Cause) -> None:
+    todo = [dataclasses.replace(attempt, hang_seconds=8.0) for attempt in attempts(script, seeds=(1,))]
+    events = by_trial(list(ray_executor.run(todo)))
     for group in events.values():
         assert group[-1].state == "finished"  # type: ignore[union-attr]
         assert epochs(group) == [0, 1, 2], "told again where the dead worker could not tell it"
     lost = [e for group in events.values() for e in group if isinstance(e, AttemptFailed)]
-    assert [(e.cause, e.retried) for e in lost] == [(Cause.LOST, True)]
+    assert [(e.cause, e.retried) for e in lost] == [(cause, True)]
