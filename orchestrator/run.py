@@ -18,7 +18,8 @@ from orchestrator.errors import LedgerError, LedgerUnavailable, LongrangeError, 
 from orchestrator.execution.base import Attempt, Ended, Event, Executor, Resources, Started
 from orchestrator.fingerprint import code_fingerprint
 from orchestrator.plan import Arm, Plan
-from orchestrator.provenance import driver, working_diff
+from orchestrator.provenance import driver as driver_facts
+from orchestrator.provenance import working_diff
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.owners import is_dead, new_owner
 from orchestrator.records.schema import ENDED, IMMUTABLE, State
@@ -180,7 +181,7 @@ def run_plan(
         parts = split(plan, ledger, code)
     ledger.record_plan(planned_sweep(plan, code), time.time())
     owner = new_owner()
-    ledger.introduce(owner, driver())
+    ledger.introduce(owner, driver_facts())
     if (diff := working_diff()) is not None:
         ledger.keep_diff(*diff)
     release_dead_owners(ledger, plan.sweep.name)
