@@ -15,8 +15,11 @@ from orchestrator.audit.verdicts import agrees, judge
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[Row]:
-    return audit()
+def rows(request: pytest.FixtureRequest) -> list[Row]:
+    """The whole audit; counts are kept in pytest's own cache folder between runs, never in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LONGRANGE_CACHE", str(request.config.cache.mkdir("longrange")))  # type: ignore[union-attr]
+        return audit()
 
 
 @pytest.fixture(scope="module")
