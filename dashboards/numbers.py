@@ -169,7 +169,7 @@ class Numbers:
             if found is not None:
                 rows[arm] = asdict(found) | {"seeds": len(found.seeds)}
         table = pd.DataFrame.from_dict(rows, orient="index", columns=CLIP_COLUMNS)
-        return table.assign(p_holm=significance.holm(table["p"]))
+        return table.assign(p_holm=significance.holm(table["p"].to_numpy(float)))
 
     def failures(self) -> pd.DataFrame:
         """Trials that ended without a usable result, with cause and message."""

@@ -120,7 +120,7 @@ def _latex(info: TableInfo) -> str:
         *(" & ".join(map(cell, row)) + r" \\" for row in info.rows),
         r"\bottomrule",
         r"\end{tabular}",
-        *(f"% {line}" for line in info.note.splitlines()),
+        *(f"% {latex(line)}" for line in info.note.splitlines()),
     ]
     return "\n".join(lines) + "\n"
 

@@ -64,7 +64,7 @@ def leading(scores: Scores, best: str) -> list[str]:
     higher = scores.metric.higher_is_better
     against = judge(scores.values, best, higher_is_better=higher)
     worse = against["difference"] < 0 if higher else against["difference"] > 0
-    apart = worse & (holm(against["p"] / 2) < ALPHA)
+    apart = worse & (holm(against["p"].to_numpy(float) / 2) < ALPHA)
     return [str(arm) for arm in scores.values.index if arm != best and not apart[arm]]
 
 

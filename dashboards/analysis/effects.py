@@ -60,7 +60,7 @@ def interactions(design: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
         row = {"first": names[first], "second": names[second], "balance": _balance(cells, possible)}
         rows.append(row | {"cells": possible, "filled": len(cells), "share": share, "p": p})
     table = pd.DataFrame(rows, columns=PAIR_COLUMNS)
-    return table.assign(p_holm=holm(table["p"]))
+    return table.assign(p_holm=holm(table["p"].to_numpy(float)))
 
 
 def cell_means(design: pd.DataFrame, values: pd.DataFrame, first: str, second: str) -> pd.DataFrame:

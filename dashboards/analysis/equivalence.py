@@ -32,7 +32,7 @@ def equivalent(values: pd.DataFrame, reference: str, *, margin: float = MARGIN_P
             p = float(ttost_paired(one, two, -margin, margin)[0])
         rows[arm] = {"n": n, "difference": float((one - two).mean()) if n else float("nan"), "p": p}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["n", "difference", "p"])
-    table["p_holm"] = holm(table["p"])
+    table["p_holm"] = holm(table["p"].to_numpy(float))
     return table.assign(equivalent=table["p_holm"] < ALPHA)
 
 

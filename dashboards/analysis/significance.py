@@ -25,6 +25,8 @@ from dashboards import frames
 from dashboards.analysis.arms import t_half_width
 from dashboards.text import LEVEL, count
 
+Numbers = NDArray[np.float64]
+
 ALPHA = 1 - LEVEL
 POWER = 0.8
 MOST_SEEDS = 100
@@ -59,40 +61,41 @@ def judge(values: pd.DataFrame, control: str, *, higher_is_better: bool = True) 
         Per arm: n (pairs), difference (arm - control), sd (of differences), low, high (95 %, not corrected), p, method,
         p_holm, p_bh, verdict. The control's own row has verdict "control" and no numbers.
     """
-    matrix = values.to_numpy(float)
-    reference = matrix[values.index.get_loc(control)]
-    table = pd.DataFrame(_paired(matrix - reference), index=values.index)
-    table["method"] = np.where(table["n"] > 0, PAIRED, NONE)
-    for arm in table.index[(table["n"] < 2) & (values.notna().sum(axis=1) > 1)]:
-        if np.isfinite(reference).sum() > 1:
-            table.loc[arm, list(_WELCH)] = _welch(values.loc[arm].to_numpy(float), reference)
-    table.loc[control, ["difference", "low", "high", "p", "sd"]] = np.nan
-    table["p_holm"], table["p_bh"] = holm(table["p"]), benjamini_hochberg(table["p"])
-    better = table["difference"] > 0 if higher_is_better else table["difference"] < 0
-    certain = table["p_holm"] < ALPHA
-    table["verdict"] = np.select([certain & better, certain], [BETTER, WORSE], UNDECIDED)
-    table.loc[control, "verdict"] = CONTROL
-    return table
+    matrix, at = values.to_numpy(float), values.index.get_loc(control)
+    numbers = _paired(matrix - matrix[at])
+    numbers["method"] = np.where(numbers["n"] > 0, PAIRED, NONE).astype(object)
+    counts = np.isfinite(matrix).sum(axis=1)
+    for arm in np.flatnonzero((numbers["n"] < 2) & (counts > 1) & (counts[at] > 1)):
+        for name, value in _welch(matrix[arm], matrix[at]).items():
+            numbers[name][arm] = value
+    for name in ("difference", "sd", "low", "high", "p"):
+        numbers[name][at] = np.nan
+    numbers["p_holm"], numbers["p_bh"] = holm(numbers["p"]), benjamini_hochberg(numbers["p"])
+    better = numbers["difference"] > 0 if higher_is_better else numbers["difference"] < 0
+    certain = numbers["p_holm"] < ALPHA
+    numbers["verdict"] = np.select([certain & better, certain], [BETTER, WORSE], UNDECIDED).astype(object)
+    numbers["verdict"][at] = CONTROL
+    return pd.DataFrame(numbers, index=values.index)
 
 
-def holm(p: pd.Series) -> pd.Series:
+def holm(p: Numbers) -> Numbers:
     """p-values corrected over the table by Holm; undefined ones stay NaN and are not counted.
 
     Own arithmetic because statsmodels' `multipletests` collects garbage on every call, a quarter of a second each.
     """
-    known = p.dropna().sort_values(kind="stable")
-    factors = np.arange(len(known), 0, -1)
-    adjusted = pd.Series(np.minimum(np.maximum.accumulate(known.to_numpy(float) * factors), 1.0), index=known.index)
-    return adjusted.reindex(p.index)
+    order = np.argsort(p, kind="stable")[: int(np.isfinite(p).sum())]  # NaN sorts last
+    adjusted = np.full(len(p), np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
+    return adjusted
 
 
-def benjamini_hochberg(p: pd.Series) -> pd.Series:
+def benjamini_hochberg(p: Numbers) -> Numbers:
     """p-values corrected for the false discovery rate; undefined ones stay NaN and are not counted."""
-    known = p.dropna()
-    if known.empty:
-        return p
-    adjusted = stats.false_discovery_control(known.to_numpy(float))
-    return pd.Series(adjusted, index=known.index).reindex(p.index)
+    known = np.isfinite(p)
+    adjusted = np.full(len(p), np.nan)
+    if known.any():
+        adjusted[known] = stats.false_discovery_control(p[known])
+    return adjusted
 
 
 def seeds_needed(effect_size: float, alpha: float) -> float:
@@ -111,10 +114,7 @@ def seeds_needed(effect_size: float, alpha: float) -> float:
     return float(2 + bisect_left(range(2, MOST_SEEDS), True, key=enough))
 
 
-_WELCH = ("n", "difference", "sd", "low", "high", "p", "method")
-
-
-def _paired(differences: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+def _paired(differences: Numbers) -> dict[str, NDArray[Any]]:
     """The paired t test of every row of `[arms, seeds]` at once."""
     n = np.isfinite(differences).sum(axis=1)
     filled = np.where(np.isfinite(differences), differences, 0.0)
@@ -129,16 +129,15 @@ def _paired(differences: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     return {"n": n, "difference": mean, "sd": sd, "low": mean - half, "high": mean + half, "p": p}
 
 
-def _welch(arm: NDArray[np.float64], reference: NDArray[np.float64]) -> tuple[float | str, ...]:
+def _welch(arm: Numbers, reference: Numbers) -> dict[str, Any]:
     arm, reference = arm[np.isfinite(arm)], reference[np.isfinite(reference)]
-    difference = float(arm.mean() - reference.mean())
-    n = min(len(arm), len(reference))
+    found = {"n": min(len(arm), len(reference)), "method": WELCH, "difference": arm.mean() - reference.mean()}
     if np.ptp(arm) == 0 and np.ptp(reference) == 0:
-        return n, difference, 0.0, np.nan, np.nan, np.nan, WELCH
-    found = stats.ttest_ind(arm, reference, equal_var=False)
-    interval = found.confidence_interval(LEVEL)
+        return found | {"sd": 0.0, "p": np.nan, "low": np.nan, "high": np.nan}
+    test = stats.ttest_ind(arm, reference, equal_var=False)
+    low, high = test.confidence_interval(LEVEL)
     sd = float(np.sqrt(arm.var(ddof=1) + reference.var(ddof=1)))
-    return n, difference, sd, float(interval.low), float(interval.high), float(found.pvalue), WELCH
+    return found | {"sd": sd, "p": test.pvalue, "low": low, "high": high}
 
 
 def _more(row: dict[str, Any], alpha: float) -> float:

@@ -1,0 +1,175 @@
+"""Every figure on data that is whole, partial, of one seed, failed, and empty: numbers, then a chart that is valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dashboard_ledgers as ledgers
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+import dashboards
+from dashboards.analysis.audit import frame, rank_changes
+from dashboards.figures import ablation, audit, curves, effects, frontier, stages, strip, theme
+from dashboards.metrics import TOP1, find_cost
+from orchestrator.records.schema import State
+
+STATES = {
+    "whole": {"seeds": 3},
+    "one seed": {"seeds": 1},
+    "planned": {"seeds": 2, "state": State.PLANNED},
+    "failed": {"seeds": 2, "state": State.FAILED},
+    "diverged": {"seeds": 2, "state": State.DIVERGED},
+}
+FIGURES = {
+    "frontier": lambda sweep: sweep.frontier(),
+    "frontier of errors over parameters": lambda sweep: sweep.frontier("averaged_error_percent", "params"),
+    "frontier over a published rule": lambda sweep: sweep.frontier(cost="published_gflops:rnl"),
+    "frontier over latency": lambda sweep: sweep.frontier(cost="latency_ms", theme="dark"),
+    "ablation": lambda sweep: sweep.ablation("nl"),
+    "curves": lambda sweep: sweep.curves(),
+    "heatmap": lambda sweep: sweep.heatmap("hgnl", "block.g1", "block.g2"),
+    "interaction": lambda sweep: sweep.interaction("hgnl", "block.g1", "block.g2"),
+    "parallel": lambda sweep: sweep.parallel(),
+    "stages": lambda sweep: sweep.stages(),
+    "device time": lambda sweep: sweep.device_time(),
+    "class gains": lambda sweep: sweep.class_gains("nl@res3", "none"),
+}
+
+
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dashboards.Sweep]:
+    folder: Path = tmp_path_factory.mktemp("states")
+    paths = {name: ledgers.write(folder / f"{name}.db", **given) for name, given in STATES.items()}  # type: ignore[arg-type]
+    return {name: dashboards.open(path).sweep("quickstart") for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_it_draws_data_or_says_why_not(name: str, state: str, sweeps: dict[str, dashboards.Sweep]) -> None:
+    chart = FIGURES[name](sweeps[state])
+    assert isinstance(chart, go.Figure)
+    assert chart.data or chart.layout.annotations[0].text
+    chart.to_json()
+
+
+def test_the_frontier_shows_every_measured_arm_with_its_seeds(quickstart: dashboards.Sweep) -> None:
+    info = quickstart.frontier_info()
+    assert len(info.points) == 21
+    assert {len(point.seeds) for point in info.points} == {4, 5}
+    assert [cost for cost, _ in info.steps] == sorted(cost for cost, _ in info.steps)
+    chart = frontier.draw(info)
+    drawn = {arm for trace in chart.data if trace.customdata is not None for arm in trace.customdata}
+    assert drawn == set(quickstart.arms.index)
+    assert chart.layout.xaxis.title.text == "Executed MACs per clip"
+
+
+def test_hover_holds_the_configuration_and_cannot_be_markup(tmp_path: Path) -> None:
+    arms = [ledgers.Arm("<i>x</i>", {"name": "nl", "heads": 4}, {"res3": [0]}, 90.0, 1.0, 2_000_000, control=True)]
+    sweep = dashboards.open(ledgers.write(tmp_path / "a.db", arms)).sweep("quickstart")
+    (point,) = sweep.frontier_info().points
+    assert "block.heads=4" in point.hover
+    assert "<i>" not in point.hover
+
+
+def test_far_apart_costs_are_logarithmic(tmp_path: Path) -> None:
+    arms = [ledgers.Arm(str(macs), {"name": "nl"}, {"res3": [0]}, 90.0, 1.0, macs) for macs in (10**6, 10**7)]
+    sweep = dashboards.open(ledgers.write(tmp_path / "a.db", arms)).sweep("quickstart")
+    assert sweep.frontier_info().logarithmic
+    assert sweep.frontier().layout.xaxis.type == "log"
+    assert "logarithmic" in sweep.frontier().layout.xaxis.title.text
+
+
+def test_a_distant_control_is_named_at_the_edge_not_squeezed_in(quickstart: dashboards.Sweep) -> None:
+    table = quickstart.table()
+    values = quickstart.scores().values
+    far = ablation.info(table[table["block"].isin(["none", "rnl"])], values, TOP1)
+    assert far.control_is_far
+    assert "◀ control none" in ablation.draw(far).layout.annotations[0].text
+    near = ablation.info(table[table["block"].isin(["none", "nl"])], values, TOP1)
+    assert not near.control_is_far
+    assert near.control is not None
+
+
+def test_curves_focus_and_bands(quickstart: dashboards.Sweep) -> None:
+    info = curves.info(quickstart.curves_table(), quickstart.arms, TOP1, focus=["a000000000000002"])
+    shown = [curve for curve in info.curves if curve.shown]
+    assert [curve.label for curve in shown] == ["nl@res3"]
+    assert shown[0].epochs == tuple(range(ledgers.EPOCHS))
+    assert all(low < mean < high for low, mean, high in zip(shown[0].low, shown[0].mean, shown[0].high, strict=True))
+
+
+def test_cells_hold_means_counts_and_gaps(quickstart: dashboards.Sweep) -> None:
+    values = quickstart.scores().values
+    info = effects.cells(quickstart.design("hgnl"), values, "block.g1", "block.g2", TOP1)
+    assert (info.first, info.rows, info.columns) == ("g1", ("1", "2", "4"), ("1", "2", "4"))
+    arm = quickstart.arm_id("hgnl g1=2 g2=2")
+    assert info.means[1][1] == pytest.approx(values.loc[arm].mean())
+    assert info.trials[1][1] == 5
+    assert np.isnan(info.means[0][1])
+
+
+def test_parallel_axes_end_with_cost_and_result(quickstart: dashboards.Sweep) -> None:
+    info = quickstart.parallel().data[0].dimensions
+    assert [each.label for each in info][-2:] == ["Executed MACs per clip", "Top-1 accuracy (%)"]
+
+
+def test_stage_parts_add_up_to_the_executed_macs(quickstart: dashboards.Sweep) -> None:
+    info = stages.info(quickstart.arms)
+    sums = {label: sum(part.backbone_macs + part.block_macs for part in parts) for label, _, parts in info.arms}
+    for row in quickstart.arms.to_dict("records"):
+        assert sums[row["label"]] == pytest.approx(row["executed_macs"], abs=1)
+
+
+def test_slopes_are_relative_to_each_sides_cheapest() -> None:
+    rows = [
+        {"row_id": name, "paper": "rnl", "metric": "gflops", "published": published, "executed": executed}
+        for name, published, executed in (("a", 10.0, 12.0), ("b", 20.0, 48.0), ("c", 30.0, 24.0))
+    ]
+    info = audit.info(rank_changes(frame(rows)), "rnl")
+    assert [slope.published_relative for slope in info.slopes] == [1.0, 2.0, 3.0]
+    assert [slope.executed_relative for slope in info.slopes] == [1.0, 4.0, 2.0]
+    assert len(audit.draw(info).data) == 3
+    assert audit.draw(audit.info(rank_changes(frame([])), "rnl")).layout.annotations
+
+
+def test_strips_leave_far_arms_off_the_scale_but_show_them() -> None:
+    near = [strip.StripInfo("nl", (90.0 + i, 91.0 + i), 90.5 + i, 88.0, 93.0, 50.0) for i in range(4)]
+    far = strip.StripInfo("none", (50.0, 51.0), 50.5, 49.0, 52.0, 50.5)
+    scale = strip.bounds([*near, far])
+    assert scale == (90.0, 94.0)
+    assert strip.draw(far, scale).count('fill="none"') == 2
+    assert 'class="mean"' in strip.draw(near[0], scale)
+    assert strip.bounds([]) == (0.0, 1.0)
+    nothing = strip.StripInfo("nl", (), float("nan"), float("nan"), float("nan"), float("nan"))
+    assert "no result" in strip.draw(nothing, scale)
+
+
+def test_blocks_differ_in_colour_and_marker() -> None:
+    styles = list(theme.STYLES.values())
+    assert len({style.color for style in styles}) == len({style.symbol for style in styles}) == len(styles)
+    assert theme.style("somebody/else") == theme.style("somebody/else")
+
+
+@pytest.mark.parametrize("name", theme.STYLES)
+@pytest.mark.parametrize("ground", ["#ffffff", "#1b2129"])
+def test_colours_stand_out_on_both_themes(name: str, ground: str) -> None:
+    """A graphical object needs some contrast to be seen; markers and labels carry the rest."""
+    assert contrast(theme.style(name).color, ground) > 2.0
+
+
+def contrast(first: str, second: str) -> float:
+    lighter, darker = sorted((luminance(first), luminance(second)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def luminance(color: str) -> float:
+    channels = np.array([int(color[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_an_unknown_rule_leaves_the_frontier_in_words(quickstart: dashboards.Sweep) -> None:
+    assert find_cost("published_gflops:nobody").unit == "GFLOPs"
+    assert "No arm" in quickstart.frontier(cost="published_gflops:nobody").layout.annotations[0].text

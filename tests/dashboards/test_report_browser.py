@@ -1,0 +1,82 @@
+"""The report in a real browser, without a network: charts are really drawn, both themes work, narrow windows fit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dashboards
+from dashboards import report
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with api.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def address(quickstart: dashboards.Sweep, tmp_path_factory: pytest.TempPathFactory) -> str:
+    rows = [
+        {"row_id": name, "paper": "rnl", "metric": "gflops", "published": published, "executed": executed}
+        for name, published, executed in (("a", 10.0, 12.0), ("b", 20.0, 48.0), ("c", 30.0, 24.0))
+    ]
+    folder: Path = tmp_path_factory.mktemp("report")
+    return report.write(quickstart, folder / "report.html", audit_rows=rows).as_uri()
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 400)])
+def test_every_chart_is_drawn_offline(browser: Any, address: str, theme: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if request.url != address else None)
+    page.goto(address)
+    for box in page.query_selector_all("[data-figure]"):
+        box.scroll_into_view_if_needed()
+        box.wait_for_selector(".main-svg", state="attached", timeout=30_000)
+    assert said == []
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    marks = page.evaluate("document.querySelectorAll('[data-figure=frontier] .point').length")
+    assert marks > 21
+    page.close()
+
+
+def test_the_answer_is_on_the_first_screen_and_needs_no_script(browser: Any, address: str) -> None:
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 1280, "height": 720})
+    page = context.new_page()
+    page.goto(address)
+    box = page.query_selector(".sentence").bounding_box()
+    assert box["y"] + box["height"] < 720
+    assert page.locator("tbody svg").count() >= 21
+    context.close()
+
+
+def test_theme_and_zoom_buttons_redraw(browser: Any, address: str) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    page.goto(address)
+    page.wait_for_selector("[data-figure=frontier] .main-svg", timeout=30_000)
+    ink = "getComputedStyle(document.querySelector('[data-figure=frontier] .xtick text')).fill"
+    before = page.evaluate(ink)
+    page.click("#theme")
+    assert page.evaluate(ink) != before
+    lowest = "document.querySelector('[data-figure=frontier]')._fullLayout.yaxis.range[0]"
+    before = page.evaluate(lowest)
+    page.click("text=Zoom to the best")
+    page.wait_for_function(f"{lowest} > {before} + 10")
+    page.click("text=All arms")
+    page.wait_for_function(f"Math.abs({lowest} - {before}) < 1e-6")
+    page.close()
