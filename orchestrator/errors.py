@@ -35,7 +35,7 @@ class LedgerError(LongrangeError):
 
 
 class LedgerUnavailable(LedgerError):
-    """The ledger does not answer now: server down, file locked. Nothing was written; the same call may succeed later."""
+    """The ledger does not answer now: server down, file locked. Nothing was written; try the same call later."""
 
 
 class LedgerVersionError(UserError):
@@ -43,7 +43,7 @@ class LedgerVersionError(UserError):
 
 
 class MirrorError(LongrangeError):
-    """The MLflow mirror cannot be read or written now. Nothing is lost: the ledger has it, and the mirror catches up."""
+    """The MLflow mirror cannot be read or written now. Nothing is lost: it catches up from the ledger later."""
 
 
 class TrialsFailed(LongrangeError):
