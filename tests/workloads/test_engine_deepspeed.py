@@ -1,5 +1,6 @@
 """DeepSpeed gets what the recipe says, and ends where plain DDP ends, whatever it partitions."""
 
+import contextlib
 import json
 import os
 import socket
@@ -105,16 +106,15 @@ def run_trial(out, recipe, *, cache, world=2, **options):
     given = json.dumps({"spec": {**SPEC, "recipe": {"name": "custom", **RECIPE, **recipe}}, **options})
     # No compiler on the path: nothing may need one.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": "/nowhere", "PYTHONPATH": str(ROOT)}
-    script = str(Path(__file__).with_name("engine_run.py"))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(out), str(rank), str(world), port, str(cache), given],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=(out / f"stderr{rank}").open("w"),
-        )
-        for rank in range(world)
-    ]
-    for rank, process in enumerate(processes):
-        assert process.wait(timeout=300) == 0, (out / f"stderr{rank}").read_text()[-3000:]
+    command = [sys.executable, str(Path(__file__).with_name("engine_run.py")), str(out)]
+    with contextlib.ExitStack() as files:
+        logs = [files.enter_context((out / f"log{rank}").open("w")) for rank in range(world)]
+        processes = [
+            subprocess.Popen(
+                [*command, str(rank), str(world), port, str(cache), given], env=environment, stdout=log, stderr=log
+            )
+            for rank, log in enumerate(logs)
+        ]
+        codes = [process.wait(timeout=300) for process in processes]
+    assert codes == [0] * world, (out / "log0").read_text()[-3000:]
     return json.loads((out / "rank0.json").read_text())
