@@ -86,9 +86,9 @@ class Reader:
         rows = self._frame(sa.select(s.SweepRow.id, s.SweepRow.name, s.SweepRow.question, s.SweepRow.updated_at))
         counts = states.pivot_table(index="sweep_id", columns="state", values="trials", aggfunc="sum")
         counts = counts.reindex(columns=[str(state) for state in s.State])
-        rows = rows.join(counts, on="id").sort_values("updated_at", ascending=False).set_index("name")
+        rows = rows.join(counts, on="id").sort_values("updated_at", ascending=False).set_index("name", drop=False)
         rows[counts.columns] = rows[counts.columns].fillna(0).astype(int)
-        return rows.drop(columns="id")
+        return rows.drop(columns="id").rename_axis(index=None)
 
     def sweep(self, name: str) -> SweepRecord:
         """The sweep named `name`.
@@ -326,8 +326,8 @@ def _check_schema(engine: sa.Engine, where: str) -> None:
     if missing:
         raise LedgerVersionError(
             f"the ledger {where} was written by another version of longrange: it lacks {', '.join(missing[:5])}"
-            f"{' and more' if len(missing) > 5 else ''}; open it once with this version's `longrange status` to upgrade"
-            " it, or use the version that wrote it"
+            f"{' and more' if len(missing) > 5 else ''}; back it up and upgrade it with `longrange db upgrade {where}`, or use "
+            "the version that wrote it"
         )
 
 

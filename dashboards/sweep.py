@@ -76,7 +76,7 @@ class Sweep(Numbers):
         if not table["n"].any():
             raise NoResults(
                 f"sweep {self.name!r} has no finished trial with {metric!r} yet ({_spell(self.states())}); "
-                f"wait for it, or `longrange resume`"
+                f"wait for it, or `longrange resume RUN`"
             )
         return tables.render(tables.info(table, metrics.find_metric(metric), columns), kind)
 
