@@ -326,8 +326,8 @@ def _check_schema(engine: sa.Engine, where: str) -> None:
     if missing:
         raise LedgerVersionError(
             f"the ledger {where} was written by another version of longrange: it lacks {', '.join(missing[:5])}"
-            f"{' and more' if len(missing) > 5 else ''}; back it up and upgrade it with `longrange db upgrade {where}`, or use "
-            "the version that wrote it"
+            f"{' and more' if len(missing) > 5 else ''}; back it up and upgrade it with "
+            f"`longrange db upgrade {where}`, or use the version that wrote it"
         )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import yaml
 from markupsafe import Markup
 
 from dashboards import frames, metrics, text
@@ -23,7 +22,7 @@ from dashboards.sweep import Sweep
 from orchestrator.records.schema import State
 
 MOST_CURVES = 10
-PROVENANCE_LEFT_OUT = ("packages",)  # long lists; the ledger keeps them
+DERIVED = ("caveat", "estimate", "duplicates")  # kept with a sweep, but not part of its file
 
 
 @dataclass(frozen=True)
@@ -211,26 +210,28 @@ def seconds(sweep: Sweep) -> dict[str, str]:
 
 
 def environments(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Facts of every environment, as texts."""
+    """Facts of every environment, as texts; what is unknown or empty there is left out."""
     return [
         {
             "attempts": row["attempts"],
-            "facts": {key: _fact(value) for key, value in row["facts"].items() if key not in PROVENANCE_LEFT_OUT},
+            "facts": {key: _fact(value) for key, value in row["facts"].items() if value not in (None, "", [], {})},
         }
         for row in frames.records(table)
     ]
 
 
 def _fact(value: Any) -> str:
-    return (
-        value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).replace("...", "").strip()
-    )
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {each}" for key, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def definition(sweep: Sweep) -> dict[str, Any]:
     """The sweep's file without what was derived or left empty."""
     return {
-        key: value for key, value in sweep.record.definition.items() if key != "caveat" and value not in (None, {}, [])
+        key: value
+        for key, value in sweep.record.definition.items()
+        if key not in DERIVED and value not in (None, {}, [])
     }
 
 

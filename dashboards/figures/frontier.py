@@ -188,7 +188,7 @@ def _draw_band(chart: go.Figure, info: FrontierInfo) -> None:
             y=[*mean, mean[-1]],
             mode="lines",
             line={"shape": "hv", "dash": "dot", "width": 1.5, "color": themes.FAINT},
-            name="frontier, 95 % band",
+            name="frontier, 95 % band" if info.band else "frontier",
             hoverinfo="skip",
         )
 

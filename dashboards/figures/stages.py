@@ -15,7 +15,7 @@ from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
 from dashboards.text import quantity
 
-BACKBONE_OPACITY = 0.28
+BACKBONE = ("#cdd2da", "#b7bec9")  # stages in turn; opaque, so that their names read on both themes
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _draw_kind(chart: go.Figure, info: StagesInfo, stage: str, kind: str, number
         if macs:
             labels.append(html.escape(label))
             widths.append(macs)
-            colors.append(themes.style("none" if kind == "backbone" else block).color)
+            colors.append(BACKBONE[number % 2] if kind == "backbone" else themes.style(block).color)
             texts.append(f"{stage}, {kind}: {quantity(macs, 'MACs')}")
     if labels:
         chart.add_bar(
@@ -79,7 +79,6 @@ def _draw_kind(chart: go.Figure, info: StagesInfo, stage: str, kind: str, number
             orientation="h",
             marker={
                 "color": colors,
-                "opacity": BACKBONE_OPACITY + 0.18 * (number % 2) if kind == "backbone" else 0.95,
                 "pattern": {"shape": "/" if kind == "products" else ""},
                 "line": {"width": 0},
             },
@@ -88,6 +87,7 @@ def _draw_kind(chart: go.Figure, info: StagesInfo, stage: str, kind: str, number
             text=[stage] * len(labels) if kind == "backbone" else None,
             textposition="inside",
             insidetextanchor="middle",
+            insidetextfont={"color": themes.INK["light"], "size": 11},
         )
 
 
