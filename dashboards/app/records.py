@@ -130,7 +130,9 @@ class PageReader(Reader):
 
     def mirrored(self, trial_id: str) -> list[dict[str, Any]]:
         """Where the trial was copied to: store, run_id."""
-        return _plain(self._frame(sa.select(s.MirrorRow.store, s.MirrorRow.run_id).where(s.MirrorRow.trial_id == trial_id)))
+        return _plain(
+            self._frame(sa.select(s.MirrorRow.store, s.MirrorRow.run_id).where(s.MirrorRow.trial_id == trial_id))
+        )
 
     def epochs_of(self, trial_ids: Sequence[str], name: str) -> pd.DataFrame:
         """Metric `name` of some trials: trial_id, epoch, value."""

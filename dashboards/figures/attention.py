@@ -125,15 +125,7 @@ def _draw_reference(chart: go.Figure, info: AttentionInfo) -> None:
     cross = {"symbol": "cross-thin", "size": 16, "line": {"width": 3, "color": "#d55e00"}}
     shared = {"mode": "markers", "marker": cross, "hovertemplate": "reference<extra></extra>", "col": frame * step + 1}
     for at in range(1, len(info.maps) + 1):
-        chart.add_scatter(
-            x=[x],
-            y=[y],
-            mode="markers",
-            marker=marker,
-            hovertemplate="reference<extra></extra>",
-            row=at,
-            col=frame * step + 1,
-        )
+        chart.add_scatter(x=[x], y=[y], row=at, **shared)
 
 
 def _titles(maps: dict[str, NDArray[np.float64]]) -> list[str]:
