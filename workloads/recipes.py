@@ -154,7 +154,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(),
-        # Minutes on a laptop, for the embedded workload: found by experiment, not taken from a paper.
+        # Seconds on a laptop, for the embedded workload: found by experiment, not taken from a paper.
         Recipe(name="quick", backbone_lr=3e-3, freeze=("stem", "res2"), warmup_epochs=0.4),
         _RNL,
         _preset(_RNL, name="rnl_100", epochs=100, milestones=(20, 40, 60, 80)),
@@ -184,7 +184,7 @@ def parse_recipe(given: Any) -> Recipe:
     if not isinstance(fields, Mapping):
         raise ValueError(f"a recipe is a name or a mapping, given {given!r}; known: {', '.join(RECIPES)}")
     name = fields.get("name", "custom")
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         close = get_close_matches(str(name), RECIPES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "; use 'custom' and give your own values"
         raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}{hint}")

@@ -32,7 +32,7 @@ from workloads.measure import measure
 from workloads.memory import PeakMemory
 from workloads.progress import CheckpointWritten, Diverged, EpochDone, Finished, Progress, Stopped
 from workloads.protocols import Protocol
-from workloads.reproducible import reproducible, seed_for
+from workloads.reproducible import reproducible, seed_for, seed_torch
 from workloads.schedule import lr_factor
 from workloads.spec import ModelSpec, RunContext, TrialSpec
 
@@ -128,7 +128,7 @@ class _Trial:
     def _optimizer_step(self, batches: Iterator[Batch], micro_batches: int) -> None:
         """One step on the effective batch; its loss is the mean over the batch, however that is divided."""
         at = self.epoch * self.steps + self.step
-        torch.manual_seed(seed_for(self.spec.seed, "step", at, self.engine.rank))
+        seed_torch(seed_for(self.spec.seed, "step", at, self.engine.rank), self.device)
         for number in range(1, micro_batches + 1):
             batch = next(batches)
             labels = batch.labels.to(self.device)
@@ -247,7 +247,7 @@ class _Sums:
 
 def _fresh_model(spec: TrialSpec, initialise: Initialise | None) -> Backbone[Any]:
     """The model before the first step: a function of the spec, its seed, and the pre-trained weights."""
-    torch.manual_seed(seed_for(spec.seed, "init"))
+    seed_torch(seed_for(spec.seed, "init"), torch.device("cpu"))
     model = build_model(_with_dropout(spec))
     if initialise is not None:
         initialise(model)
@@ -289,5 +289,6 @@ def _latency_ms(model: nn.Module, spec: TrialSpec, device: torch.device) -> tupl
 
 
 def _identity(spec: TrialSpec) -> str:
-    """What must agree between a checkpoint and the trial that resumes it."""
-    return content_key(spec.model.to_json(), spec.recipe.model_dump(mode="json", exclude={"name"}), spec.seed)
+    """What must agree between a checkpoint and the trial that resumes it; engines share the format."""
+    recipe = spec.recipe.model_dump(mode="json", exclude={"name", "engine", "zero_stage"})
+    return content_key(spec.model.to_json(), recipe, spec.seed)

@@ -23,7 +23,7 @@ from workloads.data.digits_config import CLASSES, FRAMES, SIZE, DigitsConfig
 from workloads.progress import Progress
 from workloads.recipes import Recipe
 from workloads.registry import parse_backbone
-from workloads.reproducible import reproducible, seed_for
+from workloads.reproducible import reproducible, seed_for, seed_torch
 from workloads.schedule import lr_factor
 from workloads.spec import RunContext, TrialSpec
 from workloads.train import train
@@ -237,7 +237,7 @@ def pretrain(config: DigitsConfig, still: BackboneConfig) -> dict[str, Tensor]:
     """
     frames, shown = make_still_images(config)
     with reproducible(torch.device("cpu"), threads=1):
-        torch.manual_seed(seed_for(config.still_seed, "still weights"))
+        seed_torch(seed_for(config.still_seed, "still weights"), torch.device("cpu"))
         model = still.build().train()
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=_STILL.weight_decay, fused=True)
         order = np.random.default_rng(seed_for(config.still_seed, "still order")).permutation(len(frames))

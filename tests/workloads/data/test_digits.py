@@ -148,7 +148,7 @@ def test_a_backbone_or_protocol_that_does_not_fit_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_non_local_beats_no_block_by_far_with_the_default_recipe(tmp_path):
-    """One seed, 500 steps each; 39 to 41 points apart in five seeds of five."""
+    """One seed, 500 steps each; 40 to 42 points apart in five seeds of five."""
     top1 = {}
     for block, insertion in (("none", {}), ("nl", {"res3": [0]})):
         spec = _trial(block=block, insertion=insertion, workload={}, recipe={})
