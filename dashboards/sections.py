@@ -85,7 +85,7 @@ def rows(table: pd.DataFrame, strips: dict[str, strip.StripInfo], answer: Answer
     shown = []
     for arm, row in frames.rows(ranked):
         drawn = Markup(strip.draw(strips[arm], scale))  # numbers and a colour only
-        standing = {"best": arm == answer.best, "leading": arm in answer.leading, "control": row["is_control"]}
+        standing = {"arm_id": arm, "best": arm == answer.best, "leading": arm in answer.leading, "control": row["is_control"]}
         shown.append({**_row(row, macs), **standing, "strip": drawn})
     return shown
 
