@@ -87,6 +87,13 @@ WORKLOADS: Mapping[str, str] = {
     "digits": "workloads.data.digits_config:DigitsConfig",
     "digits-hard": "workloads.data.digits_config:DigitsHardConfig",
     "folder": "workloads.data.folder_config:FolderConfig",
+    "kinetics400": "workloads.data.datasets:Kinetics400Config",
+    "kinetics600": "workloads.data.datasets:Kinetics600Config",
+    "kinetics700": "workloads.data.datasets:Kinetics700Config",
+    "mini-kinetics200": "workloads.data.datasets:MiniKinetics200Config",
+    "something-v1": "workloads.data.datasets:SomethingV1Config",
+    "ucf101": "workloads.data.datasets:UCF101Config",
+    "imagenet": "workloads.data.datasets:ImageNetConfig",
 }
 
 _backbones: dict[str, type[BackboneConfig]] = {}

@@ -10,8 +10,9 @@ import csv
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,17 +43,30 @@ class Listing:
         validation: in a fixed order.
         missing: paths that a list names but the disk does not have; they are in neither split.
         problems: mistakes in the lists themselves.
+        labels: every label that a list names, sorted; empty: the clips' own. Missing clips must not move the others'
+            classes.
     """
 
     train: tuple[Clip, ...] = ()
     validation: tuple[Clip, ...] = ()
     missing: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Every label of either split, in order of text; a class's place is its index."""
-        return tuple(sorted({clip.label for clip in (*self.train, *self.validation)}))
+        """Every label, in order of text; a class's place is its index."""
+        return self.labels or tuple(sorted({clip.label for clip in (*self.train, *self.validation)}))
+
+    def restricted(self, labels: set[str], problems: Iterable[str] = ()) -> Listing:
+        """Only the clips of these classes."""
+        return Listing(
+            tuple(clip for clip in self.train if clip.label in labels),
+            tuple(clip for clip in self.validation if clip.label in labels),
+            self.missing,
+            (*self.problems, *problems),
+            tuple(label for label in self.classes if label in labels),
+        )
 
 
 def read_folders(root: Path, splits: tuple[str, str], suffixes: frozenset[str] | None) -> Listing:
@@ -118,16 +132,19 @@ def read_lines(file: Path) -> tuple[list[str], list[str]]:
         return [], [f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}"]
 
 
-def read_list(root: Path, file: Path, splits: tuple[str, str]) -> Listing:
-    """Clips of a CSV list with columns path, label and split; rows of other splits are left out."""
-    rows, problems = read_table(file, ("path", "label", "split"))
-    by_split = {split: [Clip(row["path"], row["label"]) for row in rows if row["split"] == split] for split in splits}
-    if rows and not all(by_split.values()):
-        names = ", ".join(sorted({row["split"] for row in rows}))
-        problems += [
-            f"{file}: no row of split {split!r}; its splits: {names}" for split in splits if not by_split[split]
-        ]
-    return on_disk(root, by_split[splits[0]], by_split[splits[1]], problems)
+def read_lists(root: Path, files: Iterable[Path], splits: tuple[str, str]) -> Listing:
+    """Clips of CSV lists with columns path, label and split; rows of other splits are left out."""
+    rows: list[dict[str, str]] = []
+    problems: list[str] = []
+    for file in files:
+        table, wrong = read_table(file, ("path", "label", "split"))
+        rows += table
+        problems += wrong
+    clips = [[Clip(row["path"], row["label"]) for row in rows if row["split"] == split] for split in splits]
+    names = ", ".join(sorted({row["split"] for row in rows}))
+    absent = [split for split, mine in zip(splits, clips, strict=True) if rows and not mine]
+    problems += [f"no row of the lists has split {split!r}; their splits: {names}" for split in absent]
+    return on_disk(root, clips[0], clips[1], problems)
 
 
 def on_disk(root: Path, train: Iterable[Clip], validation: Iterable[Clip], problems: Iterable[str] = ()) -> Listing:
@@ -144,12 +161,14 @@ def on_disk(root: Path, train: Iterable[Clip], validation: Iterable[Clip], probl
         return name in folders[folder]
 
     kept = []
+    labels: set[str] = set()
     for clips in (train, validation):
         listed = list(clips)
+        labels |= {clip.label for clip in listed}
         there = [clip for clip in listed if exists(clip.path)]
         missing += [clip.path for clip in listed if not exists(clip.path)]
         kept.append(tuple(there))
-    return Listing(kept[0], kept[1], tuple(missing), tuple(problems))
+    return Listing(kept[0], kept[1], tuple(missing), tuple(problems), tuple(sorted(labels)))
 
 
 def draw(listing: Listing, *, classes: int, train: int, validation: int, seed: int) -> Listing:
@@ -159,24 +178,21 @@ def draw(listing: Listing, *, classes: int, train: int, validation: int, seed: i
     does not move it.
     """
     ordered = sorted(listing.classes, key=lambda label: _lot(seed, "class", label))
-    chosen = set(ordered[:classes])
+    problems = [] if len(ordered) >= classes else [f"{classes} classes are to be drawn from {len(ordered)}"]
+    found = listing.restricted(set(ordered[:classes]), problems)
+    return replace(
+        found, train=_of_each(found.train, train, seed), validation=_of_each(found.validation, validation, seed)
+    )
 
-    def of(clips: Sequence[Clip], each: int) -> tuple[Clip, ...]:
-        by_class: dict[str, list[Clip]] = {}
-        for clip in clips:
-            if clip.label in chosen:
-                by_class.setdefault(clip.label, []).append(clip)
-        drawn = {
-            clip
-            for mine in by_class.values()
-            for clip in sorted(mine, key=lambda clip: _lot(seed, "clip", clip.path))[:each]
-        }
-        return tuple(clip for clip in clips if clip in drawn)
 
-    problems = list(listing.problems)
-    if len(ordered) < classes:
-        problems.append(f"{classes} classes are to be drawn from {len(ordered)}")
-    return Listing(of(listing.train, train), of(listing.validation, validation), listing.missing, tuple(problems))
+def _of_each(clips: Sequence[Clip], count: int, seed: int) -> tuple[Clip, ...]:
+    """So many clips of each class, in the order they had."""
+    by_class: dict[str, list[Clip]] = {}
+    for clip in clips:
+        by_class.setdefault(clip.label, []).append(clip)
+    lots = (sorted(mine, key=lambda clip: _lot(seed, "clip", clip.path))[:count] for mine in by_class.values())
+    drawn = set(chain.from_iterable(lots))
+    return tuple(clip for clip in clips if clip in drawn)
 
 
 def _lot(seed: int, *what: str) -> bytes:
@@ -209,18 +225,18 @@ def _label_problems(listing: Listing, class_count: int | None) -> list[str]:
             if lacking
         ]
     count = len(listing.classes)
+    if not found and 0 < count < 2:
+        found.append("all clips have one label: two classes are the least")
     if class_count is not None and count > class_count:
         found.append(
-            f"{count} classes are on disk, more than the {class_count} of class_count: raise it or leave it out"
+            f"{count} classes are on disk, class_count is {class_count}: raise it or leave it out"
         )
     return found
 
 
-def fingerprint(root: Path, listing: Listing, names: Iterable[str] = ()) -> str:
+def fingerprint(root: Path, listing: Listing) -> str:
     """16 hex digits over paths, labels, splits and sizes of all clips; a folder of frames counts its files."""
     total = hashlib.sha256()
-    for name in names:
-        total.update(f"{name}\0".encode())
     for split, clips in (("train", listing.train), ("validation", listing.validation)):
         for clip, size in zip(clips, sizes(root, clips), strict=True):
             total.update(f"{split}\0{clip.path}\0{clip.label}\0{size}\n".encode())
@@ -236,12 +252,6 @@ def sizes(root: Path, clips: Iterable[Clip]) -> Iterator[int]:
             yield len(os.listdir(path)) if os.path.isdir(path) else status.st_size
         except OSError:
             yield -1
-
-
-def leakage(train: Mapping[str, str], validation: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Pairs of a training and a validation clip with the same content hash."""
-    by_hash = {content: path for path, content in train.items()}
-    return [(by_hash[content], path) for path, content in validation.items() if content in by_hash]
 
 
 def examples(what: str, values: Sequence[object]) -> str:

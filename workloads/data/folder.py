@@ -263,4 +263,8 @@ class Folder:
                 wrong.append(f"the backbone has {name}={given}, {self.config.dataset} needs {needed}")
         if wrong:
             raise ValueError("; ".join(wrong))
-        return train(spec, context, FolderClips(self.config, spec.backbone, context, seed=spec.seed))
+        return train(spec, context, self.source(spec, context))
+
+    def source(self, spec: TrialSpec, context: RunContext) -> FolderClips:
+        """The clips as a trial of `spec` sees them."""
+        return FolderClips(self.config, spec.backbone, context, seed=spec.seed)

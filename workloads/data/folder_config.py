@@ -31,7 +31,8 @@ class FolderConfig(WorkloadConfig):
     Attributes:
         root: the folder of the data set.
         dataset: its name in results; the root's own name if not given.
-        annotation: a CSV list with columns path, label, split (below the root, or absolute); None: the folders.
+        annotation: a CSV list with columns path, label, split (below the root), or one for each split; None: the
+            folders.
         splits: names of the training and the validation split.
         class_count: outputs of the classifier; None: as many as there are on disk. Give it to plan without the data.
         colour: `rgb`, or `grey` for one channel.
@@ -56,11 +57,12 @@ class FolderConfig(WorkloadConfig):
     kind: ClassVar[Kind] = "video"
     nominal: ClassVar[tuple[int, int] | None] = None  # clips as published, to price plans made without the data
     tolerates_missing: ClassVar[bool] = False  # lists that name videos which no longer exist are normal here
+    needs: ClassVar[str] = "train/<class>/*.mp4 and val/<class>/*.mp4, or a list"  # below the root
 
     name: str = "folder"
     root: str = ""
     dataset: str = ""
-    annotation: str | None = None
+    annotation: str | tuple[str, str] | None = None
     splits: tuple[str, str] = ("train", "val")
     class_count: int | None = Field(None, ge=2)
     colour: Literal["rgb", "grey"] = "rgb"
@@ -80,7 +82,8 @@ class FolderConfig(WorkloadConfig):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, given: Any) -> Any:
-        if isinstance(given, dict) and not given.get("dataset") and given.get("root"):
+        unnamed = isinstance(given, dict) and not given.get("dataset") and not cls.model_fields["dataset"].default
+        if unnamed and given.get("root"):
             return {**given, "dataset": Path(str(given["root"])).expanduser().resolve().name}
         return given
 
@@ -130,9 +133,27 @@ class FolderConfig(WorkloadConfig):
 
     def read(self) -> Listing:
         """Read the lists and folders; `listing` is this, kept, with the draws applied."""
-        if self.annotation is not None:
-            return lists.read_list(self.folder, self.folder / self.annotation, self.splits)
-        return lists.read_folders(self.folder, self.splits, self._suffixes())
+        if self.annotation is None:
+            return lists.read_folders(self.folder, self.splits, self._suffixes())
+        return lists.read_lists(self.folder, self.annotation_files(), self.splits)
+
+    def drawn(self, found: Listing) -> Listing:
+        """The subset that is used."""
+        if (self.draw_classes, self.draw_train, self.draw_validation) == (None, None, None):
+            return found
+        every = len(found.train) + len(found.validation)
+        return lists.draw(
+            found,
+            classes=self.draw_classes or len(found.classes),
+            train=self.draw_train or every,
+            validation=self.draw_validation or every,
+            seed=self.draw_seed,
+        )
+
+    def annotation_files(self) -> list[Path]:
+        """Every list that is read."""
+        given = (self.annotation,) if isinstance(self.annotation, str) else self.annotation or ()
+        return [self.folder / name for name in given]
 
     def clips(self) -> tuple[int, int] | None:
         found = self.listing()
@@ -175,24 +196,14 @@ class FolderConfig(WorkloadConfig):
 
     def _root_problem(self) -> str:
         if not self.root:
-            return "no data: set workload.root to the folder of the data set, e.g. --set workload.root=/data/mine"
+            return f"no data: give the folder that holds {self.needs}, e.g. --set workload.root=/data/{self.name}"
         what = "is a file, not a folder" if self.folder.exists() else "does not exist"
-        return f"workload.root {self.root} {what}: give the folder of the data set"
+        return f"workload.root {self.root} {what}: give the folder that holds {self.needs}"
 
 
 @lru_cache(maxsize=64)
 def _listing(config: FolderConfig, stamp: tuple[int, ...]) -> Listing:
-    found = config.read()
-    if (config.draw_classes, config.draw_train, config.draw_validation) == (None, None, None):
-        return found
-    every = len(found.train) + len(found.validation)
-    return lists.draw(
-        found,
-        classes=config.draw_classes or len(found.classes),
-        train=config.draw_train or every,
-        validation=config.draw_validation or every,
-        seed=config.draw_seed,
-    )
+    return config.drawn(config.read())
 
 
 @lru_cache(maxsize=64)
@@ -206,8 +217,7 @@ def _stamp(config: FolderConfig) -> tuple[int, ...]:
 
 
 def _modified(config: FolderConfig) -> Iterator[int]:
-    if config.annotation is not None:
-        file = config.folder / config.annotation
+    for file in config.annotation_files():
         yield file.stat().st_mtime_ns if file.exists() else 0
     for split in config.splits:
         below = config.folder / split
