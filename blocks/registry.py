@@ -108,10 +108,10 @@ def parse_config(given: Mapping[str, Any]) -> BlockConfig:
         UnknownBlock: no such block.
         ValueError: an unknown field or an invalid value; every problem is listed.
     """
-    fields = dict(given)
+    fields = dict(given) if isinstance(given, Mapping) else {}
     name = fields.pop("name", None)
     if not isinstance(name, str):
-        raise ValueError(f"a block needs a 'name', given {dict(given)}; known blocks: {', '.join(block_names())}")
+        raise ValueError(f"a block needs a 'name', given {given!r}; known blocks: {', '.join(block_names())}")
     return config_type(name).parse(fields)
 
 

@@ -21,7 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
+from math import prod
 from typing import Any
+
+from orchestrator.explain import did_you_mean
 
 Setting = dict[str, Any]
 Lookup = Callable[[str], Any]
@@ -54,6 +57,36 @@ def paths(expression: Mapping[str, Any]) -> list[str]:
     return list(found)
 
 
+def condition_paths(expression: Mapping[str, Any]) -> list[str]:
+    """Every dotted path that `when` and `exclude` ask about, once, in order of first appearance."""
+    found = dict.fromkeys(expression.get("when", ()))
+    for rule in expression.get("exclude", ()):
+        found.update(dict.fromkeys(rule))
+    for operator in ("any_of", "all_of"):
+        for part in expression.get(operator, ()):
+            found.update(dict.fromkeys(condition_paths(part)))
+    return list(found)
+
+
+def most(expression: Mapping[str, Any]) -> int:
+    """How many settings a valid expression gives at most: exactly so many without `when` and `exclude`."""
+    return max(1, prod(_most(operator, body) for operator, body in expression.items()))
+
+
+def _most(operator: str, body: Any) -> int:
+    if operator in ("when", "exclude"):
+        return 1
+    if operator == "grid":
+        return prod(len(values) for values in body.values())
+    if operator == "zip":
+        return len(next(iter(body.values())))
+    if operator == "one_at_a_time":
+        return 1 + sum(len(values) for values in body.values())
+    if operator == "list":
+        return len(body)
+    return (sum if operator == "any_of" else prod)(map(most, body))
+
+
 def problems(expression: Any, place: str = "axes") -> list[str]:
     """Everything that is wrong with an expression, each with its place; empty if it can be expanded."""
     if not isinstance(expression, Mapping):
@@ -62,7 +95,8 @@ def problems(expression: Any, place: str = "axes") -> list[str]:
     for operator, body in expression.items():
         here = f"{place}.{operator}"
         if operator not in OPERATORS:
-            found.append(f"{here}: unknown operator, allowed: {', '.join(OPERATORS)}")
+            hint = did_you_mean(str(operator), OPERATORS)
+            found.append(f"{here}: unknown operator, allowed: {', '.join(OPERATORS)}{hint}")
         elif operator in ("any_of", "all_of"):
             found += _expression_list_problems(body, here)
         elif operator in ("list", "exclude"):

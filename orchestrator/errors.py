@@ -6,6 +6,10 @@ Exit codes: 2 for the user's mistakes (`UserError`), 1 for failures of trials or
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.sweep import Sweep
 
 
 class LongrangeError(Exception):
@@ -21,10 +25,14 @@ class UserError(LongrangeError):
 
 
 class SweepError(UserError):
-    """A sweep file is wrong; carries every problem found, each with its place in the file."""
+    """A sweep file is wrong; carries every problem found, each with its place in the file.
 
-    def __init__(self, source: str, problems: Sequence[str]) -> None:
+    `rest` is the sweep without what is wrong, where that can be told, for a caller that looks for further problems.
+    """
+
+    def __init__(self, source: str, problems: Sequence[str], rest: Sweep | None = None) -> None:
         self.source = source
+        self.rest = rest
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__(f"{source}: {count}\n" + "\n".join(f"  - {problem}" for problem in problems))

@@ -7,22 +7,18 @@ one by one, with the reason, and the rest goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from pydantic import ValidationError
-
-from blocks.configs import InvalidChoice
 from orchestrator import axes as algebra
 from orchestrator.errors import SweepError
+from orchestrator.labels import labels as short_labels
 from orchestrator.price import Price, Pricer
-from orchestrator.sweep import ResourceRule, Sweep, explain, get_path, merge, set_path, with_name
-from orchestrator.trial import Trial
-from workloads.backbones.insertion import insertion_points
-from workloads.protocols import PROTOCOLS
-from workloads.recipes import RECIPES
-from workloads.registry import parse_workload
+from orchestrator.resolve import check, resolve
+from orchestrator.sweep import ResourceRule, Sweep, get_path, merge
+from orchestrator.trial import Trial, canonical_json
 from workloads.spec import ModelSpec, TrialSpec
 
 Profile = Mapping[str, Any]  # what workloads.counting.Profile says, as JSON: at least params and executed_macs
@@ -140,37 +136,32 @@ def make_plan(
         sweep: the question.
         profiler: params and executed MACs of each distinct model; None leaves them out (and imports no torch).
         pricer: turns profiles into seconds; None prices by stated assumptions.
-        only: conditions; arms that match none of them are left out (the control stays).
+        only: conditions; an arm stays if all of them hold (the control always stays).
         source: named in errors.
 
     Raises:
         SweepError: typing mistakes, an impossible control, or nothing left to run.
     """
-    candidates, mistakes = _candidates(sweep, only)
-    if mistakes:
-        raise SweepError(source, list(dict.fromkeys(mistakes)))
-    labels = _labels([(item.content, item.setting) for item in candidates])
-    rejected: list[Rejection] = []
-    duplicates: list[Duplicate] = []
-    arms: dict[str, Arm] = {}
-    for item, label in zip(candidates, labels, strict=True):
-        if item.spec is None:
-            rejected.append(Rejection(label, item.setting, "; ".join(item.reasons)))
-            continue
-        arm_id = Trial(item.spec).arm_id
-        if arm_id in arms:
-            duplicates.append(Duplicate(label, item.setting, arms[arm_id].label))
-            continue
-        if any(label == arm.label for arm in arms.values()):
-            label = f"{label} #{arm_id[:4]}"
-        seeds = (sweep.control_seeds or sweep.seeds) if item.is_control else sweep.seeds
-        rule = _resources(sweep, item.content)
-        arms[arm_id] = Arm(arm_id, label, item.setting, item.is_control, item.spec, rule, seeds)
+    candidates, found = _candidates(sweep)
+    if not found and len(candidates) == 1:
+        found = ["axes: nothing is left to run: exclude and when drop every setting"]
+    if not found and only:
+        candidates, found = _chosen(candidates, only)
+    if found:
+        raise SweepError(source, found)
+    arms, rejected, duplicates = _arms(sweep, candidates)
     if len(arms) < 2 and rejected:
         raise SweepError(source, [f"{item.label}: {item.reason}" for item in rejected])
-    priced = _priced(tuple(arms.values()), profiler, pricer or Pricer())
+    priced = _priced(arms, profiler, pricer or Pricer())
     fitting, too_large = _within_memory(priced)
-    return Plan(sweep, fitting, (*rejected, *too_large), tuple(duplicates))
+    if (too_large and not any(not arm.is_control for arm in fitting)) or not any(arm.is_control for arm in fitting):
+        raise SweepError(source, [f"{item.label}: {item.reason}" for item in too_large])
+    return Plan(sweep, fitting, (*rejected, *too_large), duplicates)
+
+
+def mistakes(sweep: Sweep) -> list[str]:
+    """Every typing mistake in the configurations of a sweep, each once: unknown names, keys and stages, wrong types."""
+    return _candidates(sweep)[1]
 
 
 @dataclass(frozen=True)
@@ -183,161 +174,78 @@ class _Candidate:
     spec: TrialSpec | None
     reasons: Sequence[str]
 
+    @cached_property
+    def values(self) -> Mapping[str, Any]:
+        """What conditions are asked about: the complete trial, defaults included, if it can exist."""
+        return self.content if self.spec is None else self.spec.to_json()
 
-def _candidates(sweep: Sweep, only: Sequence[Mapping[str, Any]]) -> tuple[list[_Candidate], list[str]]:
-    """Every setting, and every mistake in the file: a typing mistake, or a control that cannot exist."""
+
+def _candidates(sweep: Sweep) -> tuple[list[_Candidate], list[str]]:
+    """The control, then every setting; and every mistake in the file: typing, or a control that cannot exist."""
     found: list[_Candidate] = []
-    mistakes: list[str] = []
-    for setting, is_control in _settings(sweep, only):
+    wrong: list[str] = []
+    settings = algebra.expand(sweep.axes, lambda path: get_path(base, path))
+    base = merge({}, sweep.base)  # a sweep without axes has its base as its only setting
+    for setting, is_control in [({}, True), *((setting, False) for setting in settings)]:
         try:
             content = resolve(sweep, setting, control=is_control)
             spec, reasons = check(content)
         except SweepError as error:
-            mistakes += error.problems
+            wrong += error.problems
             continue
         found.append(_Candidate(content, setting, is_control, spec, reasons))
-        mistakes += [f"control: {reason}" for reason in reasons] if is_control else []
-    return found, mistakes
+        wrong += [f"control: {reason}" for reason in reasons] if is_control else []
+    return found, list(dict.fromkeys(wrong))
 
 
-def resolve(sweep: Sweep, setting: Mapping[str, Any], *, control: bool = False) -> dict[str, Any]:
-    """One configuration of a sweep as a complete trial (seed 0): base, control or setting, and the workload's defaults.
+def _chosen(candidates: Sequence[_Candidate], only: Sequence[Mapping[str, Any]]) -> tuple[list[_Candidate], list[str]]:
+    """The control and the settings for which every condition holds; or which condition never does."""
 
-    Raises:
-        SweepError: the workload is missing or wrong, or an unknown recipe or protocol is named.
-    """
-    given = merge({}, sweep.base)
-    if control:
-        given = merge(given, sweep.control)
-    for path, value in setting.items():
-        set_path(given, path, value)
-    if "workload" not in given:
-        raise SweepError(sweep.name, ["base.workload: required, but not given"])
-    try:
-        workload = parse_workload(given["workload"])
-    except ValidationError as error:
-        raise SweepError(sweep.name, explain(error, ("workload",))) from None
-    except ValueError as error:
-        raise SweepError(sweep.name, [f"workload: {error}"]) from None
-    content = merge(workload.defaults(), given)
-    backbone = with_name(content.get("backbone", {}))
-    content["backbone"] = {"classes": workload.classes, "channels": workload.channels, **backbone}
-    content["block"] = with_name(content.get("block", "none"))
-    content["recipe"] = _preset(content.get("recipe", {}), RECIPES, "recipe", sweep.name)
-    content["protocol"] = _preset(content.get("protocol", {}), PROTOCOLS, "protocol", sweep.name)
-    # Without a block the places mean nothing: all such arms are one.
-    content["insertion"] = {} if content["block"].get("name") == "none" else content.get("insertion", {})
-    content["seed"] = 0
-    return content
+    def holds(item: _Candidate, condition: Mapping[str, Any]) -> bool:
+        return algebra.matches(condition, lambda path: get_path(item.values, path))
+
+    others = [item for item in candidates if not item.is_control]
+    chosen = [item for item in others if all(holds(item, condition) for condition in only)]
+    if chosen:
+        return [*(item for item in candidates if item.is_control), *chosen], []
+    wrong = []
+    for condition in only:
+        if any(holds(item, condition) for item in others):
+            continue
+        for path, wanted in condition.items():
+            values = dict.fromkeys(canonical_json(get_path(item.values, path)) for item in others)
+            wrong.append(f"--only {path}={canonical_json(wanted)}: no arm has this; there are: {', '.join(values)}")
+    return [], wrong or ["--only: no arm meets all the conditions at once"]
 
 
-def check(content: Mapping[str, Any]) -> tuple[TrialSpec | None, list[str]]:
-    """The validated trial, or the reasons why this configuration cannot exist.
-
-    Raises:
-        SweepError: typing mistakes: unknown keys, wrong types, unknown names or stages.
-    """
-    try:
-        spec = TrialSpec.model_validate(content)
-    except ValidationError as error:
-        causes = [item.get("ctx", {}).get("error") for item in error.errors()]
-        if all(isinstance(cause, InvalidChoice) for cause in causes):
-            return None, [str(cause) for cause in causes]
-        raise SweepError("trial", explain(error)) from None
-    return (None, reasons) if (reasons := model_problems(spec)) else (spec, [])
-
-
-def model_problems(spec: ModelSpec) -> list[str]:
-    """Why the blocks of this network do not fit the maps they are inserted at.
-
-    Raises:
-        SweepError: the insertion names stages or units that do not exist.
-    """
-    found = spec.backbone.problems()
-    if found:
-        return found
-    try:
-        points = insertion_points(spec.backbone, spec.insertion)
-    except ValueError as error:
-        raise SweepError("trial", [f"insertion: {error}"]) from None
-    if not points and spec.block.name != "none":
-        raise SweepError(
-            "trial", [f"insertion: block {spec.block.name!r} needs a place, e.g. insertion: {{res3: [1]}}"]
-        )
-    by_reason: dict[str, list[str]] = {}
-    for point in points:
-        for reason in spec.block.problems(point.shape):
-            by_reason.setdefault(reason, []).append(str(point))
-    return [f"{spec.block.name} at {', '.join(places)}: {reason}" for reason, places in by_reason.items()]
+def _arms(
+    sweep: Sweep, candidates: Sequence[_Candidate]
+) -> tuple[tuple[Arm, ...], tuple[Rejection, ...], tuple[Duplicate, ...]]:
+    rejected: list[Rejection] = []
+    duplicates: list[Duplicate] = []
+    arms: dict[str, Arm] = {}
+    taken: set[str] = set()
+    labels = short_labels([(item.content, item.setting) for item in candidates])
+    for item, label in zip(candidates, labels, strict=True):
+        if item.spec is None:
+            rejected.append(Rejection(label, item.setting, "; ".join(item.reasons)))
+            continue
+        arm_id = Trial(item.spec).arm_id
+        if arm_id in arms:
+            duplicates.append(Duplicate(label, item.setting, arms[arm_id].label))
+            continue
+        label = _unique(label, arm_id, taken)
+        taken.add(label)
+        seeds = (sweep.control_seeds or sweep.seeds) if item.is_control else sweep.seeds
+        rule = _resources(sweep, item.values)
+        arms[arm_id] = Arm(arm_id, label, item.setting, item.is_control, item.spec, rule, seeds)
+    return tuple(arms.values()), tuple(rejected), tuple(duplicates)
 
 
-def _settings(sweep: Sweep, only: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any], bool]]:
-    """The control first, then every setting the axes give; a sweep without axes is its base alone."""
-    base = merge({}, sweep.base)
-    settings = algebra.expand(sweep.axes, lambda path: get_path(base, path))
-    if only:
-        settings = [setting for setting in settings if _wanted(sweep, setting, only)]
-    return [({}, True), *((setting, False) for setting in settings)]
-
-
-def _wanted(sweep: Sweep, setting: Mapping[str, Any], only: Sequence[Mapping[str, Any]]) -> bool:
-    content = resolve(sweep, setting)
-    return all(algebra.matches(condition, lambda path: get_path(content, path)) for condition in only)
-
-
-def _preset(given: Any, presets: Mapping[str, Any], kind: str, source: str) -> dict[str, Any]:
-    values = with_name(given) if given else {}
-    name = values.get("name", next(iter(presets)))
-    if name not in presets:
-        raise SweepError(source, [f"{kind}: unknown {kind} {name!r}, allowed: {', '.join(presets)}"])
-    return {**presets[name].to_json(), **values}
-
-
-def _labels(items: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:
-    """Short names of arms: the block, what varies among the arms of that block, and where it sits if that varies."""
-    names = [str(content["block"].get("name", "?")) for content, _ in items]
-    shown = [_shown(setting) for _, setting in items]
-    places = [_place(content["insertion"]) for content, _ in items]
-    values: dict[tuple[str, str], set[str]] = {}
-    for name, parts in zip(names, shown, strict=True):
-        for path, value in parts.items():
-            values.setdefault((name, path), set()).add(value)
-    moved = len({place for place, name in zip(places, names, strict=True) if name != "none"}) > 1
-    labels = []
-    for name, parts, place in zip(names, shown, places, strict=True):
-        varied = [f"{path}={value}" for path, value in parts.items() if len(values[name, path]) > 1]
-        labels.append(" ".join([name, *varied, *([f"@{place}"] if moved and place else [])]))
-    return labels
-
-
-def _shown(setting: Mapping[str, Any]) -> dict[str, str]:
-    """What an axis setting chose, by short path, as text; the block's name and place are shown otherwise."""
-    flat: dict[str, Any] = {}
-    for path, value in setting.items():
-        if isinstance(value, Mapping) and path != "insertion":
-            flat.update({f"{path}.{key}": item for key, item in value.items()})
-        else:
-            flat[path] = value
-    hidden = ("block", "block.name", "insertion")
-    return {path.removeprefix("block."): _short(value) for path, value in flat.items() if path not in hidden}
-
-
-def _place(insertion: Mapping[str, Any]) -> str:
-    return "+".join(f"{stage}{_units(units)}" for stage, units in insertion.items())
-
-
-def _units(units: Any) -> str:
-    if units == "all":
-        return "[all]"
-    return "" if list(units) == [0] else "[" + ",".join(map(str, units)) + "]"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "x".join(map(_short, value))
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}:{_short(item)}" for key, item in value.items())
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _unique(label: str, arm_id: str, taken: Collection[str]) -> str:
+    """The label, with as much of the id as makes it one of its kind."""
+    candidates = (label, *(f"{label} #{arm_id[:digits]}" for digits in range(4, len(arm_id) + 1)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def _resources(sweep: Sweep, content: Mapping[str, Any]) -> ResourceRule:
@@ -348,7 +256,7 @@ def _resources(sweep: Sweep, content: Mapping[str, Any]) -> ResourceRule:
 def _priced(arms: tuple[Arm, ...], profiler: Profiler | None, pricer: Pricer) -> tuple[Arm, ...]:
     profiles: Sequence[Profile | None] = [None] * len(arms)
     if profiler is not None:
-        profiles = profiler([arm.spec.model for arm in arms])
+        profiles = _profiles([arm.spec.model for arm in arms], profiler)
     priced = []
     for arm, profile in zip(arms, profiles, strict=True):
         known = profile or {}
@@ -359,8 +267,16 @@ def _priced(arms: tuple[Arm, ...], profiler: Profiler | None, pricer: Pricer) ->
             params=known.get("params"),
             activation_bytes=known.get("peak_activation_bytes"),
         )
-        priced.append(Arm(**{**arm.__dict__, "profile": profile, "price": price}))
+        priced.append(replace(arm, profile=profile, price=price))
     return tuple(priced)
+
+
+def _profiles(models: Sequence[ModelSpec], profiler: Profiler) -> list[Profile]:
+    """One profile per model; a network that several arms train is built once."""
+    keys = [canonical_json(model.to_json()) for model in models]
+    distinct = dict(zip(keys, models, strict=True))
+    known = dict(zip(distinct, profiler(list(distinct.values())), strict=True))
+    return [known[key] for key in keys]
 
 
 def trained_macs(spec: TrialSpec, profile: Profile) -> int | None:

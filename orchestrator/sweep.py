@@ -6,9 +6,8 @@ all problems are reported at once, each with its place, what was given and what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,10 +17,13 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from orchestrator import axes as algebra
 from orchestrator.errors import SweepError, UserError
+from orchestrator.explain import did_you_mean, explain
 from workloads.frozen import Frozen
 
 TRIAL_KEYS = ("workload", "backbone", "insertion", "block", "recipe", "protocol")
-NAMED = ("workload", "backbone", "block")  # may be given as a bare name
+NAMED = ("workload", "backbone", "block", "recipe", "protocol")  # may be given as a bare name
+MOST_SEEDS = 10_000
+MOST_SETTINGS = 100_000
 
 
 class Budget(Frozen):
@@ -64,8 +66,9 @@ class Reproduces(Frozen):
 
 def _seed_list(given: Any) -> Any:
     if isinstance(given, int) and not isinstance(given, bool):
-        if given < 1:
-            raise ValueError(f"seeds must be at least 1 (five or more give usable intervals), given {given}")
+        if not 1 <= given <= MOST_SEEDS:
+            hint = "five or more give usable intervals"
+            raise ValueError(f"seeds must be at least 1 and at most {MOST_SEEDS} ({hint}), given {given}")
         return tuple(range(given))
     return given
 
@@ -115,7 +118,9 @@ class Sweep(Frozen):
     def _expandable(cls, axes: dict[str, Any]) -> dict[str, Any]:
         found = algebra.problems(axes)
         if not found:
-            found = _unknown_paths(algebra.paths(axes))
+            found = unknown_paths((*algebra.paths(axes), *algebra.condition_paths(axes)))
+        if not found and algebra.most(axes) > MOST_SETTINGS:
+            found = [f"gives up to {algebra.most(axes):,} settings, at most {MOST_SETTINGS:,} are planned at once"]
         if found:
             raise ValueError("; ".join(found))
         return axes
@@ -123,10 +128,18 @@ class Sweep(Frozen):
     @field_validator("base", "control")
     @classmethod
     def _trial_keys(cls, given: dict[str, Any]) -> dict[str, Any]:
-        found = _unknown_paths(given)
+        found = unknown_paths(given)
         if found:
             raise ValueError("; ".join(found))
         return given
+
+    @field_validator("resources")
+    @classmethod
+    def _known_conditions(cls, rules: tuple[ResourceRule, ...]) -> tuple[ResourceRule, ...]:
+        found = unknown_paths(path for rule in rules for path in rule.when)
+        if found:
+            raise ValueError("; ".join(found))
+        return rules
 
 
 def load_sweep(source: str, overrides: Sequence[str] = ()) -> Sweep:
@@ -153,10 +166,39 @@ def parse_sweep(document: Mapping[str, Any], source: str = "sweep") -> Sweep:
     Raises:
         SweepError: lists every problem.
     """
+    wrong = _not_text(document)
+    if wrong:
+        raise SweepError(source, wrong)
     try:
         return Sweep.model_validate(document)
     except ValidationError as error:
-        raise SweepError(source, explain(error)) from None
+        raise SweepError(source, explain(error), rest=_rest(document, error)) from None
+
+
+def _rest(document: Mapping[str, Any], error: ValidationError) -> Sweep | None:
+    """The sweep without what is wrong with it, so that the rest of the file can be judged in the same breath."""
+    wrong = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+    rest = {key: value for key, value in document.items() if key not in wrong}
+    for key in wrong & {"base", "control"}:
+        if isinstance(document.get(key), Mapping):
+            rest[key] = {part: value for part, value in document[key].items() if part in TRIAL_KEYS}
+    try:
+        return Sweep.model_validate({"name": "rest", **rest})
+    except ValidationError:
+        return None
+
+
+def _not_text(node: Any, place: str = "") -> list[str]:
+    """Keys that are not text, anywhere in a document: YAML reads `1`, `on` and `no` as something else."""
+    if isinstance(node, list):
+        return [found for item in node for found in _not_text(item, place)]
+    if not isinstance(node, Mapping):
+        return []
+    here = place or "(file)"
+    wrong = [f"{here}: keys must be text, given {key!r}: put it in quotes" for key in node if not isinstance(key, str)]
+    for key, value in node.items():
+        wrong += _not_text(value, f"{place}.{key}" if place else str(key))
+    return wrong
 
 
 def shipped_sweeps() -> list[str]:
@@ -172,13 +214,32 @@ def find_sweep(source: str) -> Path:
     given = Path(source)
     if source in shipped_sweeps():
         return shipped
-    if given.is_dir():
+    if _is(given, Path.is_dir):
         raise UserError(f"{source} is a folder: give a sweep file (YAML) or one of: {', '.join(shipped_sweeps())}")
-    if given.is_file():
+    if _is(given, Path.is_file):
         return given
-    close = get_close_matches(source, shipped_sweeps(), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(source, shipped_sweeps())
     raise UserError(f"no sweep {source!r}: neither a file nor one of {', '.join(shipped_sweeps())}{hint}")
+
+
+def _is(path: Path, question: Callable[[Path], bool]) -> bool:
+    try:
+        return question(path)
+    except OSError as error:
+        raise UserError(f"cannot look at {str(path)[:200]!r}: {error.strerror}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader; a key given twice is an error, where YAML's own would let the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the same key twice: {', '.join(twice)}", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -188,7 +249,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: unreadable, not YAML, or not a mapping.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -198,67 +259,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
-def with_name(given: Any) -> dict[str, Any]:
-    """`"nl"` and `{"name": "nl"}` are the same thing."""
-    return {"name": given} if isinstance(given, str) else dict(given)
+def with_name(given: Any) -> Any:
+    """`"nl"` and `{"name": "nl"}` are the same thing; what is neither stays, and is refused when it is parsed."""
+    return {"name": given} if isinstance(given, str) else given
 
 
-def explain(error: ValidationError, prefix: tuple[Any, ...] = ()) -> list[str]:
-    """Pydantic's errors in our words: place, what was given, what is allowed."""
-    model = _model_named(error.title)
-    found: list[str] = []
-    for item in error.errors():
-        place = (*prefix, *item["loc"])
-        inner = item.get("ctx", {}).get("error")
-        if isinstance(inner, ValidationError):
-            found += explain(inner, place)
-        else:
-            found.append(f"{_dotted(place)}: {_reason(item, inner, model)}")
-    return list(dict.fromkeys(found))
-
-
-def _model_named(title: str, root: type[Frozen] = Frozen) -> type[Frozen]:
-    """The config class a validation error is about; pydantic tells only its name."""
-    found = (_model_named(title, kind) for kind in root.__subclasses__())
-    return root if root.__name__ == title else next((kind for kind in found if kind.__name__ == title), Frozen)
-
-
-def _reason(item: Any, inner: Any, model: type[Frozen]) -> str:
-    if inner is not None:
-        return str(inner)
-    if item["type"] == "extra_forbidden":
-        known = _fields_at(model, item["loc"][:-1])
-        close = get_close_matches(str(item["loc"][-1]), known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"unknown key, allowed: {', '.join(known)}{hint}"
-    if item["type"] == "missing":
-        return "required, but not given"
-    message = item["msg"][0].lower() + item["msg"][1:]
-    return f"{message}, given {item['input']!r}"
-
-
-def _fields_at(model: Any, loc: Iterable[Any]) -> list[str]:
-    for part in loc:
-        field = getattr(model, "model_fields", {}).get(part)
-        annotation = field.annotation if field is not None else model
-        model = annotation if hasattr(annotation, "model_fields") else model
-    return sorted(getattr(model, "model_fields", {}))
-
-
-def _dotted(place: Iterable[Any]) -> str:
-    text = ""
-    for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "(file)"
-
-
-def _unknown_paths(given: Iterable[str]) -> list[str]:
+def unknown_paths(given: Iterable[str]) -> list[str]:
+    """Dotted paths that lead nowhere in a trial, each with what is allowed."""
     found = []
-    for path in given:
+    for path in dict.fromkeys(given):
         root = path.partition(".")[0]
         if root not in TRIAL_KEYS:
-            close = get_close_matches(root, TRIAL_KEYS, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(root, TRIAL_KEYS)
             found.append(f"{path}: a trial has no {root!r}, allowed: {', '.join(TRIAL_KEYS)}{hint}")
     return found
 
@@ -287,9 +299,8 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = deepcopy(dict(under))
     for key, value in over.items():
         before = merged.get(key)
-        if key in NAMED and value is not None:
-            value = with_name(value)
-            before = None if before is None else with_name(before)
+        if key in NAMED:
+            value, before = with_name(value), with_name(before)
         renamed = isinstance(value, Mapping) and isinstance(before, Mapping) and _renames(before, value)
         if isinstance(value, Mapping) and isinstance(before, Mapping) and key != "insertion" and not renamed:
             merged[key] = merge(before, value)
@@ -311,14 +322,21 @@ def _override(document: dict[str, Any], text: str) -> None:
         path = f"base.{path}"
     elif root not in Sweep.model_fields:
         known = sorted((*TRIAL_KEYS, *Sweep.model_fields))
-        close = get_close_matches(root, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(root, known)
         raise UserError(f"--set {text}: unknown path {root!r}, allowed: {', '.join(known)}{hint}")
+    set_path(document, path, yaml_value(value, f"--set {text}"))
+
+
+def yaml_value(text: str, source: str) -> Any:
+    """A value given on the command line, read as YAML.
+
+    Raises:
+        UserError: it is not YAML.
+    """
     try:
-        parsed = yaml.safe_load(value)
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"--set {text}: the value is not valid YAML: {error}") from error
-    set_path(document, path, parsed)
+        raise UserError(f"{source}: the value is not valid YAML: {error}") from error
 
 
 def get_path(document: Any, path: str) -> Any:
@@ -333,8 +351,8 @@ def set_path(document: dict[str, Any], path: str, value: Any) -> None:
     *parents, leaf = path.split(".")
     node = document
     for parent in parents:
-        child = node.get(parent)
-        node[parent] = with_name(child) if isinstance(child, str) else dict(child or {})
+        child = with_name(node.get(parent))
+        node[parent] = dict(child) if isinstance(child, Mapping) else {}
         node = node[parent]
     if leaf == "name" and node.get("name", value) != value:
         node.clear()

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 class Frozen(BaseModel):
     """Immutable pydantic model; unknown keys and wrong types are errors, and JSON round-trips."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True, allow_inf_nan=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, defaults included: what identities and workers are made of."""

@@ -77,7 +77,7 @@ def parse_protocol(given: Any) -> Protocol:
     if not isinstance(fields, Mapping):
         raise ValueError(f"a protocol is a name or a mapping, given {given!r}; known: {', '.join(PROTOCOLS)}")
     name = fields.get("name", "custom")
-    if name not in PROTOCOLS:
+    if not isinstance(name, str) or name not in PROTOCOLS:
         close = get_close_matches(str(name), PROTOCOLS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "; use 'custom' and give your own values"
         raise ValueError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}{hint}")

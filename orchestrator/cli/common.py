@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
-from orchestrator.errors import UserError
-from orchestrator.plan import Plan, Profiler, make_plan, trained_macs
+from orchestrator.errors import SweepError, UserError
+from orchestrator.plan import Plan, Profiler, make_plan, mistakes, trained_macs
 from orchestrator.price import PastTrial, Pricer, clip_passes
-from orchestrator.sweep import Sweep, load_sweep
+from orchestrator.sweep import Sweep, load_sweep, unknown_paths, yaml_value
 from workloads.spec import TrialSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,15 +53,29 @@ def echo_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str
 
 def conditions(only: Sequence[str]) -> list[Mapping[str, Any]]:
     """`--only path=value` texts as conditions."""
-    import yaml
-
     found: list[Mapping[str, Any]] = []
     for text in only:
         path, equals, value = text.partition("=")
-        if not equals:
+        if not equals or not path:
             raise UserError(f"--only takes path=value, given {text!r}; for example --only block.name=rnl")
-        found.append({path: yaml.safe_load(value)})
+        wrong = unknown_paths([path])
+        if wrong:
+            raise UserError(f"--only {wrong[0]}")
+        found.append({path: yaml_value(value, f"--only {text}")})
     return found
+
+
+def load(source: str, overrides: Sequence[str] = ()) -> Sweep:
+    """A sweep by name or path, or everything that is wrong with it: with the file, and with its configurations.
+
+    Raises:
+        UserError: as `load_sweep`.
+    """
+    try:
+        return load_sweep(source, overrides)
+    except SweepError as error:
+        more = mistakes(error.rest) if error.rest is not None else []
+        raise SweepError(source, [*error.problems, *more]) from None
 
 
 def plan_of(
@@ -73,7 +87,7 @@ def plan_of(
     ledger: str | Path | None = None,
 ) -> Plan:
     """The plan of a sweep by name or path, priced from the ledger's past trials if there are any."""
-    return plan_sweep(load_sweep(source, overrides), only, profiled=profiled, ledger=ledger, source=source)
+    return plan_sweep(load(source, overrides), only, profiled=profiled, ledger=ledger, source=source)
 
 
 def plan_sweep(

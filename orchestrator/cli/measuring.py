@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from orchestrator.cli.common import echo_json, echo_table, json_option
 from orchestrator.errors import LongrangeError, SweepError, UserError
-from orchestrator.plan import model_problems
-from orchestrator.sweep import explain
+from orchestrator.explain import explain
+from orchestrator.resolve import model_problems
 from workloads.spec import ModelSpec
 
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,16 +17,19 @@ from orchestrator.cli.common import (
     echo_table,
     json_option,
     ledger_option,
+    load,
     only_option,
     plan_of,
     plan_sweep,
     set_option,
 )
 from orchestrator.errors import TrialsFailed, UserError
-from orchestrator.execution.base import Executor
 from orchestrator.paths import RunFolder
 from orchestrator.plan import Plan
 from orchestrator.sweep import parse_sweep
+
+if TYPE_CHECKING:
+    from orchestrator.execution.base import Executor  # numpy, which planning can do without
 
 EXECUTORS = ("auto", "inline", "ray")
 
@@ -103,9 +106,7 @@ def run(sweep: str, overrides: tuple[str, ...], only: tuple[str, ...], out: Path
     longrange run quickstart --executor inline --set seeds=1 --out /tmp/q
     """
     ledger = options["ledger"]
-    from orchestrator.sweep import load_sweep
-
-    loaded = load_sweep(sweep, overrides)
+    loaded = load(sweep, overrides)
     folder = RunFolder.make(out or paths.RUNS / paths.slug(loaded.name))
     made = plan_sweep(loaded, only, ledger=ledger or folder.ledger, source=sweep)
     settings = {
