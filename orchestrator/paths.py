@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from orchestrator.errors import LedgerError, UserError
 
@@ -87,6 +88,11 @@ class RunFolder:
         """The plan as JSON."""
         return self.root / "plan.json"
 
+    @property
+    def cancel(self) -> Path:
+        """The file by which `longrange cancel` reaches the driver, from any machine that sees this folder."""
+        return self.root / "cancel"
+
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Remember how this run was started, for `longrange resume`."""
         write_text(self.root / "run.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
@@ -98,6 +104,32 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {self.root / 'run.json'}: {error}") from error
         return settings
+
+
+class CancelFile:
+    """Whether somebody asked the driver of a run to stop since this was made.
+
+    The file is never deleted: each request writes another text, so that an old one cannot stop a later run, and two
+    drivers of one folder both hear of a new one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before = self._read()
+
+    def __call__(self) -> bool:
+        found = self._read()
+        return found is not None and found != self._before
+
+    def ask(self) -> None:
+        """Ask every driver that runs into this folder now to stop."""
+        write_text(self._path, uuid4().hex + "\n")
+
+    def _read(self) -> str | None:
+        try:
+            return self._path.read_text(encoding="utf-8")
+        except OSError:
+            return None
 
 
 def write_text(path: Path, text: str) -> None:

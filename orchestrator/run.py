@@ -2,21 +2,24 @@
 
 The driver claims trials under a lease, so that two drivers on one sweep never run the same trial, and writes events
 in batches from its own thread, so that a killed driver loses less than two seconds of what was told. It can be killed
-at any moment: `longrange resume` claims what is left, and trials continue from their checkpoints.
+at any moment: `longrange resume` claims what is left, and trials continue from their checkpoints. A finished trial's
+checkpoints are deleted, but only when its result is safe in the ledger.
 """
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.errors import LedgerError, LedgerUnavailable, LongrangeError, UserError
-from orchestrator.execution.base import Attempt, Ended, Event, Executor, Resources, Started
+from orchestrator.execution.base import Attempt, Ended, Event, Executor, Resources
 from orchestrator.fingerprint import code_fingerprint
+from orchestrator.meter import Meter
 from orchestrator.plan import Arm, Plan
 from orchestrator.provenance import driver as driver_facts
 from orchestrator.provenance import working_diff
@@ -24,7 +27,6 @@ from orchestrator.records.ledger import Ledger
 from orchestrator.records.owners import is_dead, new_owner
 from orchestrator.records.schema import ENDED, IMMUTABLE, State
 from orchestrator.records.values import Claim, PlannedArm, PlannedSweep, PlannedTrial, Refused
-from orchestrator.sweep import Budget
 from orchestrator.trial import Trial
 
 LEASE_SECONDS = 60.0
@@ -80,9 +82,14 @@ class Split:
     """A plan's trials by what must happen to them."""
 
     todo: tuple[tuple[Arm, Trial], ...]
-    reused: int
+    done: tuple[str, ...]
     changed: tuple[str, ...]  # done, but under other code or data
     ended: tuple[str, ...]  # failed or infeasible before
+
+    @property
+    def reused(self) -> int:
+        """How many trials are done already."""
+        return len(self.done)
 
 
 def split(plan: Plan, ledger: Ledger, fingerprints: Mapping[str, str]) -> Split:
@@ -95,7 +102,7 @@ def split(plan: Plan, ledger: Ledger, fingerprints: Mapping[str, str]) -> Split:
     """
     ordered = plan.ordered()
     standing = ledger.standing(trial.trial_id for _, trial in ordered)
-    todo, changed, ended, reused = [], [], [], 0
+    todo, done, changed, ended = [], [], [], []
     for arm, trial in ordered:
         known = standing.get(trial.trial_id)
         if known is None or known.state not in ENDED or known.state is State.CANCELLED:
@@ -103,11 +110,11 @@ def split(plan: Plan, ledger: Ledger, fingerprints: Mapping[str, str]) -> Split:
         elif known.state not in IMMUTABLE:
             ended.append(trial.trial_id)
         else:
-            reused += 1
+            done.append(trial.trial_id)
             now = (fingerprints[arm.arm_id], arm.spec.workload.fingerprint())
             if now != (known.code_fingerprint, known.data_fingerprint):
                 changed.append(trial.trial_id)
-    return Split(tuple(todo), reused, tuple(changed), tuple(ended))
+    return Split(tuple(todo), tuple(done), tuple(changed), tuple(ended))
 
 
 def fingerprints(plan: Plan) -> dict[str, str]:
@@ -162,8 +169,23 @@ def run_plan(
     mirror: Mirror | None = None,
     retry_failed: bool = False,
     reuse_changed: bool = False,
+    keep_checkpoints: bool = False,
+    asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run what is left of a plan.
+
+    Args:
+        plan: what to run.
+        ledger: where everything is written.
+        executor: runs the trials.
+        checkpoints: holds one folder per trial; those of finished trials are deleted.
+        cache: shared by all trials.
+        observer: is told every event.
+        mirror: is caught up in the background.
+        retry_failed: run failed and infeasible trials again.
+        reuse_changed: keep finished trials that ran under other code or data.
+        keep_checkpoints: delete none.
+        asked_to_stop: polled twice a second; true ends the run as a budget does.
 
     Raises:
         UserError: finished trials ran under other code or data, and nobody said what to do about it.
@@ -194,9 +216,13 @@ def run_plan(
         for arm, trial in parts.todo
         if trial.trial_id in claims
     ]
+    if not keep_checkpoints:
+        discard(checkpoints, parts.done)  # a driver may have died between a result and its clearing up
     observer.planned(plan, len(attempts), parts.reused)
     outcome = Outcome(reused=parts.reused, elsewhere=len(parts.todo) - len(attempts))
-    driver = _Driver(ledger, executor, owner, observer, plan.sweep.budget, mirror)
+    meter = Meter(plan.sweep.budget)
+    retained = None if keep_checkpoints else checkpoints
+    driver = _Driver(ledger, executor, owner, observer, meter, mirror, clears=retained, asked_to_stop=asked_to_stop)
     try:
         driver.drive(attempts, outcome)
     finally:
@@ -211,6 +237,13 @@ def release_dead_owners(ledger: Ledger, sweep: str) -> None:
     for owner in {trial.owner for trial in ledger.trials_of(sweep) if trial.owner}:
         if is_dead(owner):
             ledger.release(owner)
+
+
+def discard(checkpoints: Path, trial_ids: Iterable[str]) -> None:
+    """Delete the folders of trials whose result is safe; what cannot be deleted now is tried again by the next run."""
+    if checkpoints.is_dir():
+        for name in {path.name for path in checkpoints.iterdir()}.intersection(trial_ids):
+            shutil.rmtree(checkpoints / name, ignore_errors=True)
 
 
 def _attempt(arm: Arm, trial: Trial, claim: Claim, checkpoints: Path, cache: Path) -> Attempt:
@@ -239,15 +272,21 @@ class _Driver:
         executor: Executor,
         owner: str,
         observer: Observer,
-        budget: Budget,
+        meter: Meter,
         mirror: Mirror | None,
+        *,
+        clears: Path | None,
+        asked_to_stop: Callable[[], bool],
     ) -> None:
         self._ledger = ledger
         self._executor = executor
         self._owner = owner
         self._observer = observer
-        self._meter = _Meter(budget)
+        self._meter = meter
         self._mirror = mirror
+        self._clears = clears
+        self._asked_to_stop = asked_to_stop
+        self._stopped_by: str | None = None
         self._buffer: list[Event] = []
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -269,6 +308,7 @@ class _Driver:
             for thread in threads:
                 thread.join()
         outcome.mirror_error = self._mirror_error
+        outcome.stopped_by = self._stopped_by
         if self._error is not None:
             raise self._error
 
@@ -279,8 +319,13 @@ class _Driver:
         if isinstance(event, Ended):
             outcome.ran[event.state] = outcome.ran.get(event.state, 0) + 1
         spent = self._meter.spent_by(event)
-        if spent is not None and outcome.stopped_by is None:
-            outcome.stopped_by = spent
+        if spent is not None:
+            self._stop(spent)
+
+    def _stop(self, why: str) -> None:
+        """End the run early, keeping what is done; the first reason counts."""
+        if self._stopped_by is None:
+            self._stopped_by = why
             self._executor.cancel()
 
     def _keep_writing(self) -> None:
@@ -288,6 +333,8 @@ class _Driver:
         renew_at = time.monotonic() + LEASE_SECONDS / 4
         while True:
             over = self._over.wait(FLUSH_SECONDS)
+            if self._stopped_by is None and not over and self._asked_to_stop():
+                self._stop("longrange cancel")
             try:
                 self._flush()
                 if time.monotonic() >= renew_at:
@@ -304,9 +351,12 @@ class _Driver:
     def _flush(self) -> None:
         with self._lock:
             batch = self._buffer[:]
-        self._ledger.apply(batch, self._owner)
+        refused = self._ledger.apply(batch, self._owner)
         with self._lock:
             del self._buffer[: len(batch)]
+        ended = {event.trial_id for event in batch if isinstance(event, Ended) and event.state == State.FINISHED}
+        if self._clears is not None and ended - refused:
+            discard(self._clears, ended - refused)
 
     def _keep_mirroring(self) -> None:
         """Copy in the background; a mirror that cannot be reached is caught up with later."""
@@ -320,42 +370,3 @@ class _Driver:
                 self._mirror_error = str(error)
             if over:
                 return
-
-
-class _Meter:
-    """What a run has spent, against its budget."""
-
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self._started = time.monotonic()
-        self._running: dict[str, float] = {}
-        self._needs: dict[str, Resources] = {}
-        self._macs: dict[str, float] = {}
-        self._spent = dict.fromkeys(Budget.model_fields, 0.0)
-
-    def start(self, attempts: Sequence[Attempt]) -> None:
-        self._started = time.monotonic()
-        self._needs = {attempt.trial_id: attempt.resources for attempt in attempts}
-        self._macs = {attempt.trial_id: attempt.estimated_macs or 0.0 for attempt in attempts}
-
-    def spent_by(self, event: Event) -> str | None:
-        """Which limit is reached, in words, if one is."""
-        if isinstance(event, Started):
-            self._running[event.trial_id] = event.at
-        since = self._running.get(event.trial_id)
-        if since is not None:
-            needs = self._needs[event.trial_id]
-            hours = max(0.0, event.at - since) / 3600 * needs.workers
-            self._spent["gpu_hours"] += hours * needs.gpus
-            self._spent["cpu_hours"] += hours * needs.cpus
-            self._running[event.trial_id] = event.at
-        if isinstance(event, Ended):
-            self._running.pop(event.trial_id, None)
-            self._spent["executed_macs"] += self._macs[event.trial_id]
-            self._spent["max_failures"] += event.state in (State.FAILED, State.INFEASIBLE)
-        self._spent["wall_hours"] = (time.monotonic() - self._started) / 3600
-        for name, spent in self._spent.items():
-            limit = getattr(self._budget, name)
-            if limit is not None and (spent > limit if name == "max_failures" else spent >= limit):
-                return f"budget {name}: {spent:.3g} of {limit:g}"
-        return None

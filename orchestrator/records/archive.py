@@ -37,7 +37,7 @@ MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 64 * 2**20  # bytes; a manifest has some hundred per file
 ROWS = re.compile(r"rows/[a-z_]+\.(jsonl|bin)")
 PART = re.compile(r"[^\x00-\x1f\x7f\\/:]+")  # of a path below files/
-LEFT_OUT = {"run.json", "checkpoints", "mlartifacts"}
+LEFT_OUT = {"run.json", "cancel", "checkpoints", "mlartifacts"}
 DATABASE = re.compile(r".*\.db(-wal|-shm|-journal)?")
 
 

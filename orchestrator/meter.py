@@ -1,0 +1,49 @@
+"""What a run has spent, against its budget: pure, fed with events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from orchestrator.execution.base import Attempt, Ended, Event, Resources, Started
+from orchestrator.records.schema import State
+from orchestrator.sweep import Budget
+
+
+class Meter:
+    """What a run has spent, against its budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._started = time.monotonic()
+        self._running: dict[str, float] = {}
+        self._needs: dict[str, Resources] = {}
+        self._macs: dict[str, float] = {}
+        self._spent = dict.fromkeys(Budget.model_fields, 0.0)
+
+    def start(self, attempts: Sequence[Attempt]) -> None:
+        self._started = time.monotonic()
+        self._needs = {attempt.trial_id: attempt.resources for attempt in attempts}
+        self._macs = {attempt.trial_id: attempt.estimated_macs or 0.0 for attempt in attempts}
+
+    def spent_by(self, event: Event) -> str | None:
+        """Which limit is reached, in words, if one is."""
+        if isinstance(event, Started):
+            self._running[event.trial_id] = event.at
+        since = self._running.get(event.trial_id)
+        if since is not None:
+            needs = self._needs[event.trial_id]
+            hours = max(0.0, event.at - since) / 3600 * needs.workers
+            self._spent["gpu_hours"] += hours * needs.gpus
+            self._spent["cpu_hours"] += hours * needs.cpus
+            self._running[event.trial_id] = event.at
+        if isinstance(event, Ended):
+            self._running.pop(event.trial_id, None)
+            self._spent["executed_macs"] += self._macs[event.trial_id]
+            self._spent["max_failures"] += event.state in (State.FAILED, State.INFEASIBLE)
+        self._spent["wall_hours"] = (time.monotonic() - self._started) / 3600
+        for name, spent in self._spent.items():
+            limit = getattr(self._budget, name)
+            if limit is not None and (spent > limit if name == "max_failures" else spent >= limit):
+                return f"budget {name}: {spent:.3g} of {limit:g}"
+        return None

@@ -1,0 +1,159 @@
+"""The driver: checkpoints go only when results are safe, requests to stop are heard, budgets end a run."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.execution.base import Ended, Event, Progressed
+from orchestrator.execution.inline import InlineExecutor
+from orchestrator.paths import CancelFile
+from orchestrator.plan import Plan, make_plan
+from orchestrator.records.ledger import Ledger
+from orchestrator.run import Outcome, run_plan
+from orchestrator.sweep import parse_sweep
+
+
+def plan_of(script: str = "finish", *, seeds: Sequence[int] = (), epoch_seconds: float = 0.0, **more: Any) -> Plan:
+    workload = {"name": "scripted:Scripted", "script": script, "seeds": list(seeds), "epoch_seconds": epoch_seconds}
+    base = {"workload": workload, "insertion": {"res3": [0]}, "block": "nl"}
+    return make_plan(parse_sweep({"name": "t", "base": base, "seeds": 2, **more}))
+
+
+class Watch:
+    """Keeps the events; `then` is called with each."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.then: Any = lambda event: None
+
+    def planned(self, plan: Plan, todo: int, reused: int) -> None:
+        """Nothing to show."""
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+        self.then(event)
+
+
+class Driver:
+    """Runs plans on one ledger and one folder."""
+
+    def __init__(self, root: Path, ledger: Ledger) -> None:
+        self.ledger, self.checkpoints, self.cache = ledger, root / "checkpoints", root / "cache"
+        self.watch = Watch()
+
+    def run(self, plan: Plan, **options: Any) -> Outcome:
+        with InlineExecutor() as executor:
+            return run_plan(
+                plan,
+                ledger=options.pop("ledger", self.ledger),
+                executor=executor,
+                checkpoints=self.checkpoints,
+                cache=self.cache,
+                observer=self.watch,
+                **options,
+            )
+
+    def folders(self) -> set[str]:
+        return {path.name for path in self.checkpoints.iterdir()} if self.checkpoints.exists() else set()
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Driver]:
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        yield Driver(tmp_path, ledger)
+
+
+def test_checkpoints_stay_only_with_trials_that_may_need_them(driver: Driver) -> None:
+    outcome = driver.run(plan_of("bug", seeds=[1]))
+    assert outcome.ran == {"finished": 2, "failed": 2}
+    failed = {event.trial_id for event in driver.watch.events if isinstance(event, Ended) and event.state == "failed"}
+    assert driver.folders() == failed
+
+
+def test_checkpoints_are_kept_if_asked_for_and_cleared_by_a_later_run(driver: Driver) -> None:
+    plan = plan_of()
+    driver.run(plan, keep_checkpoints=True)
+    assert len(driver.folders()) == 4
+    assert driver.run(plan, keep_checkpoints=True).reused == 4
+    assert len(driver.folders()) == 4
+    (driver.checkpoints / "not-a-trial").mkdir()
+    assert driver.run(plan).reused == 4
+    assert driver.folders() == {"not-a-trial"}
+
+
+class Strict(Ledger):
+    """Sees to it that checkpoints outlive the transaction, and can say that another driver has the trials."""
+
+    checkpoints: Path
+    lost = False
+
+    def apply(self, events: Sequence[Event], owner: str) -> frozenset[str]:
+        for event in events:
+            assert (self.checkpoints / event.trial_id).exists() or not isinstance(event, Ended | Progressed)
+        refused = super().apply(events, owner)
+        for event in events:
+            assert (self.checkpoints / event.trial_id).exists() or not isinstance(event, Ended)
+        return frozenset(event.trial_id for event in events) if self.lost else refused
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_no_checkpoint_goes_before_the_ledger_has_the_result(driver: Driver, tmp_path: Path, *, lost: bool) -> None:
+    with Strict.open(tmp_path / "ledger.db") as strict:
+        assert isinstance(strict, Strict)
+        strict.checkpoints, strict.lost = driver.checkpoints, lost
+        driver.run(plan_of(), ledger=strict)
+    assert len(driver.folders()) == (4 if lost else 0), "a trial that another driver has is not ours to clear up"
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    import orchestrator.run
+    from test_run import Driver, plan_of
+    from orchestrator.records.ledger import Ledger
+    orchestrator.run.discard = lambda folder, ids: list(ids) and os.kill(os.getpid(), signal.SIGKILL)
+    root = Path({root!r})
+    Driver(root, Ledger.open(root / "ledger.db")).run(plan_of())
+"""
+
+
+def test_a_kill_between_result_and_clearing_up_loses_nothing(driver: Driver, tmp_path: Path) -> None:
+    program = textwrap.dedent(KILLED.format(tests=str(Path(__file__).parent), root=str(tmp_path)))
+    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    finished = sum(trial.state == "finished" for trial in driver.ledger.trials_of("t"))
+    assert finished >= 1
+    assert len(driver.folders()) >= finished, "killed before anything was deleted"
+    outcome = driver.run(plan_of())
+    assert (outcome.reused, outcome.ran) == (finished, {"finished": 4 - finished} if finished < 4 else {})
+    assert driver.folders() == set()
+
+
+def test_a_request_to_stop_is_heard_and_an_old_one_is_not(driver: Driver, tmp_path: Path) -> None:
+    plan = plan_of(epoch_seconds=0.4)
+    CancelFile(tmp_path / "cancel").ask()
+    driver.watch.then = lambda event: isinstance(event, Ended) and CancelFile(tmp_path / "cancel").ask()
+    outcome = driver.run(plan, asked_to_stop=CancelFile(tmp_path / "cancel"))
+    assert outcome.stopped_by == "longrange cancel"
+    assert outcome.left >= 1
+    assert outcome.ran["finished"] >= 1
+    driver.watch.then = lambda event: None
+    rest = driver.run(plan, asked_to_stop=CancelFile(tmp_path / "cancel"))
+    assert (rest.stopped_by, rest.reused) == (None, outcome.ran["finished"])
+    assert sum(trial.state == "finished" for trial in driver.ledger.trials_of("t")) == 4
+
+
+def test_a_spent_budget_ends_the_run_and_says_which(driver: Driver) -> None:
+    outcome = driver.run(plan_of("bug", budget={"max_failures": 0}))
+    assert outcome.ran == {"failed": 1}
+    assert outcome.left == 3
+    assert outcome.stopped_by == "budget max_failures: 1 of 0"
