@@ -44,7 +44,7 @@ class PageReader(Reader):
         return str(frames.records(self._frame(written))[0]["rows"])
 
     def running(self) -> pd.DataFrame:
-        """Trials that run now, newest first: trial_id, sweep, label, seed, device, started_at, epochs (done), planned."""
+        """Trials that run now, newest first: trial_id, sweep, label, seed, device, started_at, epochs done, planned."""
         attempt, trial, link, arm, sweep = s.AttemptRow, s.TrialRow, s.SweepTrialRow, s.SweepArmRow, s.SweepRow
         done = sa.select(sa.func.max(s.EpochMetricRow.epoch) + 1).where(s.EpochMetricRow.trial_id == trial.trial_id)
         query = (
@@ -69,7 +69,7 @@ class PageReader(Reader):
         )
         frame = self._frame(query)
         planned = [(spec.get("recipe") or {}).get("epochs") for spec in frame["spec"]]
-        return frame.drop(columns="spec").assign(planned=planned)
+        return frame.drop(columns="spec").assign(planned=pd.Series(planned, dtype=object))
 
     def seconds_left(self, name: str) -> float:
         """Estimated device seconds of a sweep's trials that are still to come; NaN where nothing was estimated."""

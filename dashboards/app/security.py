@@ -33,8 +33,8 @@ HEADERS = {
 }
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} · longrange</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>body{{font:16px/1.5 system-ui,sans-serif;
-max-width:34rem;margin:12vh auto;padding:0 20px;color:#1c2430}}input,button{{font:inherit;padding:6px 10px}}</style></head>
-<body><h1>{title}</h1><p>{text}</p>{form}</body></html>"""
+max-width:34rem;margin:12vh auto;padding:0 20px;color:#1c2430}}input,button{{font:inherit;padding:6px 10px}}</style>
+</head><body><h1>{title}</h1><p>{text}</p>{form}</body></html>"""
 FORM = """<form method="post" action="{action}"><label>Token <input type="password" name="token" autofocus required
 autocomplete="current-password"></label> <button>Open the dashboard</button></form>"""
 
@@ -59,8 +59,8 @@ def check(host: str, token: str | None) -> None:
         raise UserError("--auth-token is empty; give a long random text, or leave it out to serve this machine only")
     if token is None and not is_loopback(host):
         raise UserError(
-            f"--host {host} lets other machines in: add --auth-token TOKEN (or LONGRANGE_UI_TOKEN) to say who may look, "
-            "or leave --host out to serve this machine only"
+            f"--host {host} lets other machines in: add --auth-token TOKEN (or LONGRANGE_UI_TOKEN) to say who may "
+            "look, or leave --host out to serve this machine only"
         )
 
 

@@ -1,0 +1,147 @@
+"""The table of arms, and one arm in detail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from dashboards import frames, metrics, sections, text
+from dashboards.analysis.answer import CERTAIN
+from dashboards.app import parts
+from dashboards.app.store import Held
+from dashboards.app.view import View
+from dashboards.figures import strip
+
+LEAD = (
+    "Dots are seeds, the diamond is their mean, the bar its 95 % interval, the dashed line the control; hollow dots "
+    "lie off the scale. A verdict needs 95 % certainty after Holm's correction over all arms, also those filtered out."
+)
+
+
+def table_card(view: View, held: Held, table: pd.DataFrame, shown: pd.DataFrame) -> Component:
+    """Every arm that the filters leave, a page at a time."""
+    if shown.empty:
+        clear = dcc.Link("Show all arms", href=view.here(block=None, verdict=None, find=None, page=None))
+        return parts.card(html.P(clear), title="No arm fits these filters")
+    metric = metrics.find_metric(view.metric)
+    ranked = _ranked(view, shown, metric)
+    rows = list(map(str, parts.paged(view, list(ranked.index))))
+    strips = held.keep(lambda: sections.strips(table, held.scores(view.metric).values), "strips", view.metric)
+    scale = held.keep(lambda: strip.bounds(list(strips.values())), "scale", view.metric)
+    ends = html.Span([html.Span(text.number(end)) for end in scale], className="ends")
+    head = [
+        "Arm",
+        parts.th(f"{metric.title}, per seed", ends, css="strip"),
+        parts.th(f"Mean ({metric.unit})", number=True),
+    ]
+    head += [parts.th("n", number=True), parts.th("Difference [95 %]", number=True), "Verdict"]
+    head += [parts.th(title, number=True) for title in ("p (Holm)", "Executed MACs", "Params")]
+    said = _texts(view, held, table, rows)
+    body = [_row(view, arm, said[arm], parts.strip_image(strips[arm], scale)) for arm in rows]
+    sort = html.Div(
+        [html.Span("Order: "), *(_order(view, name, title) for name, title in ORDERS.items())], className="orders"
+    )
+    inside = [sort, parts.table(head, body, "Table of arms"), parts.pager(view, len(ranked), "arms")]
+    return parts.card(*inside, title="Every arm", lead=LEAD)
+
+
+ORDERS = {"": "best first", "cost": "cheapest first", "label": "by name", "plan": "as planned"}
+
+
+def _order(view: View, name: str, title: str) -> Component:
+    current = view.one("sort") == name
+    return dcc.Link(
+        title, href=view.here(sort=name or None, page=None), className="order current" if current else "order"
+    )
+
+
+def _ranked(view: View, shown: pd.DataFrame, metric: metrics.Metric) -> pd.DataFrame:
+    order = view.among("sort", list(ORDERS))
+    by = {"": "mean", "cost": "executed_macs", "label": "label"}.get(order)
+    if by is None:
+        return shown
+    ascending = order != "" or not metric.higher_is_better
+    return shown.sort_values(by, ascending=ascending, na_position="last", kind="stable")
+
+
+def _texts(view: View, held: Held, table: pd.DataFrame, rows: list[str]) -> dict[str, dict[str, Any]]:
+    """What the report says about each row, by arm."""
+    found = held.keep(lambda: held.answer(view.metric), "answer", view.metric)
+    control = [arm for arm in table.index[table["is_control"]] if arm not in rows]
+    part = table.loc[[*rows, *control]]
+    strips = sections.strips(part, held.scores(view.metric).values)
+    higher = metrics.find_metric(view.metric).higher_is_better
+    certain = found.level == CERTAIN
+    return {row["arm_id"]: row | {"certain": certain} for row in sections.rows(part, strips, found, higher)}
+
+
+def _row(view: View, arm: str, row: dict[str, Any], seeds: Component) -> Component:
+    certain = row["best"] and not row["control"] and row["certain"]
+    css = " ".join(
+        name for name, on in (("control", row["control"]), ("best", certain), ("chosen", view.one("arm") == arm)) if on
+    )
+    marks = [parts.tag("control")] if row["control"] else [parts.tag("best")] if certain else []
+    if row["leading"]:
+        marks = [parts.tag("≈ best", "cannot be told apart from the best arm")]
+    swatch = html.Span(className="swatch", style={"background": row["color"]})
+    name = html.Button(row["label"], className="link", title=row["settings"], **{"data-choose": arm})
+    troubles = [html.Small(trouble, className="trouble") for trouble in row["troubles"]]
+    why = [html.Small(row["reason"])] if row["verdict"] == "undecided" else []
+    span = row["span"] if row["span"] != text.MISSING else ""
+    cells = [
+        parts.td(swatch, name, *marks, *troubles, css="arm"),
+        parts.td(seeds),
+        parts.td(row["mean"], " ", parts.small(row["half"]), number=True),
+        parts.td(int(row["n"]), number=True),
+        parts.td(row["difference"], " ", parts.small(span), number=True),
+        parts.td(parts.verdict(row["verdict"], row["reason"]), *why, css="judged"),
+        parts.td(row["p"], number=True),
+        parts.td(row["macs"], " ", parts.small(row["ratio"]), number=True),
+        parts.td(row["params"], number=True),
+    ]
+    return html.Tr(cells, className=css or None)
+
+
+def details(view: View, held: Held, arm: str, row: dict[str, Any]) -> Component:
+    """The chosen arm: what it is, and its trials."""
+    close = html.Button("Close", className="close", **{"data-choose": ""})
+    head = html.Div([html.H2([parts.swatch(row["block"]), row["label"]]), close], className="row")
+    metric = metrics.find_metric(view.metric)
+    trials = held.trials[held.trials["arm_id"] == arm].sort_values("seed")
+    values = held.scores(view.metric).values.loc[arm]
+    rows = [
+        html.Tr(
+            [
+                parts.td(dcc.Link(f"seed {each['seed']}", href=view.link("/trial", trial=trial))),
+                parts.td(parts.state(each["state"])),
+                parts.td(text.number(float(values.get(each["seed"], np.nan)), 2), number=True),
+                parts.td(text.duration(_seconds(each)), number=True),
+            ]
+        )
+        for trial, each in frames.rows(trials)
+    ]
+    table = parts.table(
+        ["Trial", "State", parts.th(f"{metric.title} ({metric.unit})", number=True), parts.th("Took", number=True)],
+        rows,
+        "Trials of this arm",
+    )
+    said = {"settings": text.settings_line(row["settings"]) or "those of the base", "verdict": row["verdict"]}
+    if row["reason"]:
+        said["because"] = row["reason"]
+    said["frontier"] = row["standing"]
+    control = held.control
+    links = []
+    if control and control != arm:
+        against = view.link("/compare", a=arm, b=control, metric=view.one("metric") or None)
+        links = [dcc.Link("Compare with the control →", href=against, className="onward")]
+    inside = html.Div([html.Div([parts.facts(said), *links]), table], className="sides")
+    return html.Section([head, inside], className="card chosen", **{"aria-label": "The chosen arm"})
+
+
+def _seconds(trial: dict[str, Any]) -> float:
+    begun, ended = trial.get("started_at"), trial.get("ended_at")
+    return float(ended) - float(begun) if begun is not None and ended is not None else float("nan")

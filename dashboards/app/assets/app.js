@@ -1,0 +1,73 @@
+// The address holds every choice: controls and clicks change it, the server renders it.
+(function () {
+  "use strict";
+
+  function remember(theme) {
+    document.cookie = "longrange-theme=" + theme + "; path=/; max-age=31536000; samesite=lax";
+    document.documentElement.dataset.theme = theme;
+  }
+  if (!/(?:^|; )longrange-theme=/.test(document.cookie)) {
+    remember(window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  }
+
+  function changed(choices) {
+    const query = new URLSearchParams(window.location.search);
+    for (const [name, values] of Object.entries(choices)) {
+      query.delete(name);
+      values.forEach((value) => query.append(name, value));
+    }
+    return query;
+  }
+  // Two spellings of one query (%20 and +) are the same address.
+  function same(query) {
+    return query.toString() === new URLSearchParams(window.location.search).toString();
+  }
+  function spelled(query) {
+    const text = query.toString();
+    return text ? "?" + text : "";
+  }
+
+  function address(values, clicks) {
+    const stay = window.dash_clientside.no_update;
+    const context = window.dash_clientside.callback_context;
+    const cause = (context.triggered[0] || {}).prop_id || "";
+    if (cause.endsWith(".clickData")) {
+      const click = context.triggered[0].value;
+      const point = click && click.points && click.points[0];
+      const arm = point && (Array.isArray(point.customdata) ? point.customdata[0] : point.customdata);
+      if (typeof arm !== "string" || !cause.includes("frontier") && !cause.includes("ablation")) return stay;
+      const query = changed({ arm: [arm] });
+      return same(query) ? stay : spelled(query);
+    }
+    const choices = {};
+    (context.inputs_list[0] || []).forEach((control) => {
+      const given = control.value;
+      const list = Array.isArray(given) ? given : given === null || given === undefined || given === "" ? [] : [given];
+      choices[control.id.control] = list.map(String).filter((value) => value !== control.id.default);
+    });
+    let query = changed(choices);
+    if (same(query)) return stay;
+    query.delete("page");
+    return spelled(query);
+  }
+
+  function title(text) {
+    if (text) document.title = text;
+    return text;
+  }
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { longrange: { address: address, title: title } });
+
+  document.addEventListener("click", function (event) {
+    const button = event.target.closest("#theme-button, [data-choose]");
+    if (!button) return;
+    if (button.id === "theme-button") {
+      const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+      remember(theme);
+      window.dash_clientside.set_props("theme", { data: theme });
+      return;
+    }
+    const arm = button.dataset.choose;
+    window.dash_clientside.set_props("url", { search: spelled(changed({ arm: arm ? [arm] : [] })) });
+  });
+})();

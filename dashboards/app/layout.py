@@ -1,0 +1,180 @@
+"""The app's frame: header, live refresh, and the one callback that renders an address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import dash
+from dash import ALL, ClientsideFunction, Input, Output, State, dcc, html
+from dash.development.base_component import Component
+from flask import Response, request
+
+from dashboards.app import parts
+from dashboards.app.pages import audit, compare, effects, failures, sweep, sweeps, trial
+from dashboards.app.store import NoSweep, Store
+from dashboards.app.view import View, link
+from dashboards.errors import UnknownChoice, UnknownSweep
+from dashboards.figures.theme import Theme
+from orchestrator.errors import LedgerError, LongrangeError
+
+Render = Callable[[View], list[Component]]
+PAGES: Mapping[str, tuple[str, Render]] = {
+    "/": (sweeps.TITLE, sweeps.render),
+    "/sweep": (sweep.TITLE, sweep.render),
+    "/effects": (effects.TITLE, effects.render),
+    "/compare": (compare.TITLE, compare.render),
+    "/failures": (failures.TITLE, failures.render),
+    "/audit": (audit.TITLE, audit.render),
+    "/trial": (trial.TITLE, trial.render),
+}
+TABS = ("/sweep", "/effects", "/compare", "/failures")
+LOOK = "/look/report.css"
+INDEX = """<!doctype html>
+<html lang="en" data-theme="light">
+<head>{%metas%}<meta name="viewport" content="width=device-width, initial-scale=1"><title>{%title%}</title>
+{%css%}</head>
+<body>{%app_entry%}<noscript><main><h1>longrange</h1><p>This dashboard needs JavaScript; <code>longrange report</code>
+writes a page that does not.</p></main></noscript>
+<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""
+
+
+def build(store: Store, refresh: float) -> dash.Dash:
+    """The app on `store`, without its guards.
+
+    Args:
+        store: the ledger.
+        refresh: seconds between looks at whether it changed.
+    """
+    app = dash.Dash(
+        "dashboards.app",
+        assets_folder=str(Path(__file__).parent / "assets"),
+        external_stylesheets=[LOOK],
+        serve_locally=True,
+        enable_mcp=False,
+        suppress_callback_exceptions=True,  # controls come and go with pages
+        title="longrange",
+        update_title=None,
+        add_log_handler=False,
+        index_string=INDEX,
+    )
+    app.interpolate_index = partial(_index, app)
+    app.layout = lambda: _frame(store.version(), refresh)
+    app.server.add_url_rule(LOOK, "look", _look)
+    _wire(app, store)
+    return app
+
+
+def _wire(app: dash.Dash, store: Store) -> None:
+    page = [Output("page", "children"), Output("tabs", "children"), Output("title", "data")]
+
+    address = [Input("url", "pathname"), Input("url", "search")]
+
+    def show(path: str | None, search: str | None, _version: str, _theme_changed: str) -> tuple[Any, Any, str]:
+        return render(View.of(store, path, search, _theme()))
+
+    def look(_ticks: int, known: str) -> Any:
+        now = _version(store)
+        return dash.no_update if now == known else now
+
+    app.callback(page, *address, Input("version", "data"), Input("theme", "data"))(show)
+    app.callback(Output("version", "data"), Input("tick", "n_intervals"), State("version", "data"))(look)
+    app.clientside_callback(
+        ClientsideFunction("longrange", "address"),
+        Output("url", "search"),
+        Input({"control": ALL, "default": ALL}, "value"),
+        Input({"graph": ALL}, "clickData"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(ClientsideFunction("longrange", "title"), Output("titled", "data"), Input("title", "data"))
+
+
+def _index(app: dash.Dash, **pieces: Any) -> str:
+    """The page's frame, in the theme the visitor chose last."""
+    page = str(dash.Dash.interpolate_index(app, **pieces))
+    return page.replace('data-theme="light"', f'data-theme="{_theme()}"', 1)
+
+
+def render(view: View) -> tuple[list[Component], list[Component], str]:
+    """Content, navigation and window title of an address; a message where it cannot be shown."""
+    name, page = PAGES.get(view.path, ("Not found", _unknown))
+    about = view.one("trial")[:8] if view.path == "/trial" else view.one("sweep")
+    try:
+        content = view.store.timed(lambda: page(view))
+    except LongrangeError as error:
+        content = _message(view, error)
+    return content, _tabs(view), " · ".join(part for part in (name, about, "longrange") if part)
+
+
+def _frame(version: str, refresh: float) -> Component:
+    brand = dcc.Link([html.Span("longrange", className="brand")], href="/", title="All sweeps")
+    theme = html.Button("Light or dark", id="theme-button", **{"aria-label": "switch between light and dark"})
+    head = html.Header([brand, html.Nav(id="tabs", **{"aria-label": "Pages"}), theme])
+    page = html.Div(html.P("Reading the ledger …", className="lead waiting"), id="page")
+    return html.Div(
+        [
+            html.A("Skip to content", href="#page", className="skip"),
+            dcc.Location(id="url", refresh="callback-nav"),
+            dcc.Interval(id="tick", interval=int(1000 * refresh)),
+            *(
+                dcc.Store(id=name, data=data)
+                for name, data in (("version", version), ("theme", ""), ("title", ""), ("titled", ""))
+            ),
+            html.Main([head, page]),
+        ]
+    )
+
+
+def _tabs(view: View) -> list[Component]:
+    known = view.one("sweep")
+    about = {"sweep": known} if known else {}
+    found = [_tab(view, "/", "/")]
+    if view.path not in ("/", "/audit") or known:
+        found += [_tab(view, path, link(path, **about)) for path in TABS]
+    return [*found, _tab(view, "/audit", link("/audit", **about))]
+
+
+def _tab(view: View, path: str, href: str) -> Component:
+    css = "place current" if view.path == path else "place"
+    return dcc.Link(PAGES[path][0], href=href, className=css, title="this page" if view.path == path else None)
+
+
+def _unknown(view: View) -> list[Component]:
+    return [html.H1("There is no such page"), parts.empty("Nothing here", dcc.Link("All sweeps", href="/"))]
+
+
+def _message(view: View, error: LongrangeError) -> list[Component]:
+    """What is wrong and what to do, instead of a page."""
+    if isinstance(error, NoSweep):
+        return [html.H1("Nothing has been asked yet"), parts.empty("No sweep", str(error))]
+    titles = {UnknownSweep: "There is no such sweep", LedgerError: "The ledger cannot be read now"}
+    title = next((text for kind, text in titles.items() if isinstance(error, kind)), "This cannot be shown")
+    if isinstance(error, LedgerError):
+        do: list[Any] = ["This page tries again by itself."]
+    elif isinstance(error, UnknownChoice):
+        whole = link(view.path, sweep=view.one("sweep"), trial=view.one("trial"))
+        do = ["Open ", dcc.Link("the page without these choices", href=whole), "."]
+    else:
+        do = ["Check the address, or start from ", dcc.Link("all sweeps", href="/"), "."]
+    said = [html.P(str(error)), html.P(do, className="lead")]
+    return [html.H1(title), html.Section(said, className="card trouble-card", role="alert")]
+
+
+def _version(store: Store) -> str:
+    """The ledger's version; while it cannot be read, why."""
+    try:
+        return store.version()
+    except LongrangeError as error:
+        return f"unreadable: {error}"
+
+
+def _theme() -> Theme:
+    return "dark" if request.cookies.get("longrange-theme") == "dark" else "light"
+
+
+def _look() -> Response:
+    css = (files("dashboards") / "templates" / "report.css").read_bytes()
+    return Response(css, mimetype="text/css")

@@ -1,0 +1,1 @@
+"""One module per page: `render(view)` gives its title and content."""

@@ -1,0 +1,205 @@
+"""One sweep: the answer, what accuracy costs, every arm, and how they learn."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pandas as pd
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from dashboards import frames, metrics, sections, text
+from dashboards.analysis import learning
+from dashboards.analysis.frontier import NEAR, ON
+from dashboards.app import arms, parts
+from dashboards.app.store import Held
+from dashboards.app.view import View
+from dashboards.figures import curves as draw_curves
+from dashboards.figures import frontier as draw_frontier
+
+TITLE = "Answer"
+MOST_POINTS = 250  # a chart with more is a cloud, and slow
+FRONTIER_LEAD = (
+    "Further {up} is more accurate, further left is cheaper. The dotted line joins the arms that nothing beats at "
+    "their cost, with its 95 % band. Small dots are seeds, bars 95 % intervals, faded arms are dominated. Click an "
+    "arm for its trials."
+)
+VERDICTS = ("better", "worse", "undecided", "control")
+
+
+def render(view: View) -> list[Component]:
+    """The page."""
+    held = view.sweep()
+    metrics.find_metric(view.metric)
+    head = [html.H1(held.record.question), answer_card(view, held), *_notices(view, held)]
+    if held.arms.empty:
+        return [*head, _rejected_only(held)]
+    table = held.table(view.metric, view.cost)
+    shown = _filtered(view, table)
+    return [
+        *head,
+        _controls(view, held, table, len(shown)),
+        *_selected(view, held, table),
+        _frontier(view, held, shown),
+        arms.table_card(view, held, table, shown),
+        _curves(view, held, table),
+    ]
+
+
+def answer_card(view: View, held: Held, heading: str = "") -> Component:
+    """The answer in one sentence, how sure it is, and the numbers behind it."""
+    if held.arms.empty:
+        return parts.empty("Nothing was run", "Every configuration of this sweep was rejected.")
+    found = held.keep(lambda: held.answer(view.metric), "answer", view.metric)
+    mark = {"certain": "●", "undecided": "◐"}.get(found.level, "○")
+    children: list[Any] = [html.Span(f"{mark} {found.certainty}", className="badge")]
+    if heading:
+        children.append(dcc.Link(f"{heading} →", href=view.link("/sweep"), className="onward"))
+    children.append(html.P(found.sentence, className="sentence"))
+    if found.level == "empty":
+        children.append(html.P(_why_empty(held), className="lead"))
+    tiles = sections.tiles(held.table(view.metric), found, metrics.find_metric(view.metric), held)
+    if tiles:
+        children.append(parts.tiles(tiles))
+    return html.Section(children, className=f"card answer {found.level}", **{"aria-label": "Answer"})
+
+
+def _why_empty(held: Held) -> str:
+    states = held.states()
+    spelled = ", ".join(f"{number} {state}" for state, number in states.items())
+    if states.get("planned", 0) + states.get("running", 0):
+        return f"{spelled}. This page fills itself as trials end."
+    again = "`longrange resume --retry-failed` tries again"
+    return f"All trials ended without one ({spelled}): the failures page says why; {again}."
+
+
+def _notices(view: View, held: Held) -> list[Component]:
+    found = []
+    progress = sections.progress(held)
+    if progress:
+        found.append(parts.notice("Partial.", progress, " ", html.Code("longrange resume"), " continues it."))
+    failed = sum(number for state, number in held.states().items() if state in ("failed", "infeasible"))
+    if failed:
+        why = dcc.Link("see why", href=view.link("/failures"))
+        found.append(parts.notice("Incomplete.", f"{text.count(failed, 'trial')} ended without a result: ", why, "."))
+    if held.caveat:
+        found.append(parts.notice("What this cannot tell.", held.caveat))
+    return found
+
+
+def _rejected_only(held: Held) -> Component:
+    rows = [
+        html.Tr([parts.td(row["label"], css="arm"), parts.td(row["reason"])]) for row in frames.records(held.rejections)
+    ]
+    return parts.card(parts.table(["Configuration", "Why"], rows, "Rejected"), title="Rejected before anything ran")
+
+
+def _controls(view: View, held: Held, table: pd.DataFrame, shown: int) -> Component:
+    offered = {name: metric.title for name, metric in metrics.METRICS.items() if name in held.trials}
+    offered.setdefault(view.metric, metrics.find_metric(view.metric).title)
+    costs = {name: cost.title for name, cost in metrics.COSTS.items() if table[name].notna().any()}
+    costs |= {f"{metrics.RULE_PREFIX}{rule}": f"GFLOPs, rule {rule}" for rule in _rules(held)}
+    costs.setdefault(view.cost, metrics.find_cost(view.cost).title)
+    count = f"{shown} of {text.count(len(table), 'arm')} shown" if shown < len(table) else text.count(len(table), "arm")
+    return parts.toolbar(
+        parts.choice(view, "metric", "Judge by", offered, "top1_percent"),
+        parts.choice(view, "cost", "Cost", costs, "executed_macs"),
+        parts.choices(view, "block", "Blocks", list(dict.fromkeys(table["block"]))),
+        parts.choices(view, "verdict", "Verdicts", VERDICTS),
+        parts.search(view, "find", "Find", "label or setting"),
+        html.Span(count, className="count", role="status"),
+    )
+
+
+def _rules(held: Held) -> list[str]:
+    def known() -> list[str]:
+        rules = [(profile or {}).get("rules") or {} for profile in held.arms["profile"]]
+        return sorted({rule for each in rules for rule in each})
+
+    return held.keep(known, "rules")
+
+
+def _filtered(view: View, table: pd.DataFrame) -> pd.DataFrame:
+    shown = table
+    if blocks := view.many("block"):
+        shown = shown[shown["block"].isin(blocks)]
+    if verdicts := view.many("verdict"):
+        shown = shown[shown["verdict"].isin(verdicts)]
+    if words := view.one("find").casefold().split():
+        said = shown["label"] + " " + shown["settings"].map(text.settings_line)
+        shown = shown[[all(word in each for word in words) for each in said.str.casefold()]]
+    return shown
+
+
+def _selected(view: View, held: Held, table: pd.DataFrame) -> list[Component]:
+    chosen = view.one("arm")
+    if not chosen:
+        return []
+    arm = held.arm_id(chosen)
+    return [arms.details(view, held, arm, frames.row(table, arm))]
+
+
+def _frontier(view: View, held: Held, shown: pd.DataFrame) -> Component:
+    full = held.keep(lambda: held.frontier_info(view.metric, view.cost), "frontier", view.metric, view.cost)
+    kept = set(shown.index)
+    points = [point for point in full.points if point.arm_id in kept]
+    info = dataclasses.replace(full, points=tuple(_nearest(full, points)))
+    left = len(points) - len(info.points)
+    up = "up" if full.metric.higher_is_better else "down"
+    figure = draw_frontier.draw(info, view.theme)
+    zoom = draw_frontier.zoom(info)
+    if zoom and view.one("zoom"):
+        figure.update_xaxes(range=zoom[0])
+        figure.update_yaxes(range=zoom[1])
+    keep = f"{view.metric} {view.cost} {view.one('zoom')}"
+    cut = f"{text.count(left, 'arm')} far from the frontier left out: filter to see them."
+    return parts.card(
+        *([parts.notice("Not all drawn.", cut)] if left else []),
+        *([_zooms(view)] if zoom else []),
+        parts.graph(figure, "frontier", "Accuracy over cost; the numbers are in the table", keep=keep),
+        title="What accuracy costs",
+        lead=FRONTIER_LEAD.format(up=up),
+    )
+
+
+def _nearest(full: draw_frontier.FrontierInfo, points: list[draw_frontier.Point]) -> list[draw_frontier.Point]:
+    """As many points as a chart can show: on the frontier, within noise of it, then the best."""
+    if len(points) <= MOST_POINTS:
+        return points
+    rank, sign = {ON: 0, NEAR: 1}, -1 if full.metric.higher_is_better else 1
+    return sorted(points, key=lambda point: (rank.get(point.standing, 2), sign * point.mean))[:MOST_POINTS]
+
+
+def _zooms(view: View) -> Component:
+    kinds = (("", "all arms"), ("best", "zoom to the best"))
+    links = [
+        dcc.Link(
+            said, href=view.here(zoom=name or None), className="order current" if view.one("zoom") == name else "order"
+        )
+        for name, said in kinds
+    ]
+    return html.Div([html.Span("View: "), *links], className="orders")
+
+
+def _curves(view: View, held: Held, table: pd.DataFrame) -> Component:
+    metric = metrics.find_metric(view.metric)
+    ranked = table.dropna(subset="mean").sort_values("mean", ascending=not metric.higher_is_better, kind="stable")
+    first = [*table.index[table["is_control"]], *ranked.drop_duplicates("block").index]
+    chosen = [held.arm_id(view.one("arm"))] if view.one("arm") else []
+    focus = list(dict.fromkeys([*chosen, *first]))[: sections.MOST_CURVES]
+    epochs = held.keep(lambda: _epochs(held, focus, view.metric), "curves", view.metric, tuple(focus))
+    info = draw_curves.info(epochs, held.arms.loc[focus], metric)
+    drawn = parts.graph(draw_curves.draw(info, view.theme), "curves", "Learning curves", keep=view.metric)
+    return parts.card(
+        drawn, title="How they learn", lead="The control and the best arm of each block: mean over seeds, 95 % band."
+    )
+
+
+def _epochs(held: Held, focus: list[str], metric: str) -> pd.DataFrame:
+    """Per arm and epoch: n, mean, sd and band, of a few arms only."""
+    trials = held.trials.loc[held.trials["arm_id"].isin(focus), "arm_id"]
+    rows = held.reader.epochs_of(list(trials.index), metric)
+    rows = rows.dropna(subset="value").assign(arm_id=lambda frame: frame["trial_id"].map(trials))
+    grouped = rows.groupby(["arm_id", "epoch"])["value"].agg(n="count", mean="mean", sd="std").reset_index()
+    return learning.curves(grouped)
