@@ -215,8 +215,12 @@ class Digits:
         if wrong:
             raise ValueError(f"digits needs a backbone with {fits}, given {wrong}")
         weights = self._pretrained(spec.backbone, context)
-        source = DigitClips(self.config, _folder(context))
+        source = self.source(spec, context)
         return train(spec, context, source, initialise=None if weights is None else lambda m: _start(m, weights))
+
+    def source(self, _: TrialSpec, context: RunContext) -> DigitClips:
+        """The clips, the same ones for every trial."""
+        return DigitClips(self.config, _folder(context))
 
     def _pretrained(self, backbone: BackboneConfig, context: RunContext) -> dict[str, Tensor] | None:
         if not self.config.still_images:
