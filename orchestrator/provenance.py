@@ -31,7 +31,8 @@ LIBRARIES = ("longrange", "torch", "numpy", "ray", "mlflow", "deepspeed", "av", 
 SOURCES = ("blocks", "workloads", "orchestrator", "dashboards", "pyproject.toml", "constraints.txt")
 ROOT = Path(__file__).resolve().parents[1]
 
-SECRET_NAME = re.compile(r"token|secret|passw|pwd|credential|api_?-?key|access_?-?key|auth", re.IGNORECASE)
+# `--notify` too: whoever knows the address of a chat's webhook can write there.
+SECRET_NAME = re.compile(r"token|secret|passw|pwd|credential|api_?-?key|access_?-?key|auth|notify", re.IGNORECASE)
 URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 URL_SECRET = re.compile(r"([?&;][^=&\s]*=)[^&\s]*")
 HIDDEN = "***"
