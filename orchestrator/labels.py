@@ -33,7 +33,23 @@ def _varied(names: Sequence[str], shown: Sequence[Mapping[str, str]]) -> set[tup
         counts[name] = counts.get(name, 0) + 1
         for path, value in parts.items():
             values.setdefault((name, path), []).append(value)
-    return {key for key, found in values.items() if len(set(found)) > 1 or len(found) < counts[key[0]]}
+    varied = {key for key, found in values.items() if len(set(found)) > 1 or len(found) < counts[key[0]]}
+    return varied - {key for key in varied if _told_by_name(key, varied, names, shown)}
+
+
+def _told_by_name(
+    key: tuple[str, str], varied: set[tuple[str, str]], names: Sequence[str], shown: Sequence[Mapping[str, str]]
+) -> bool:
+    """Whether the name of the backbone (recipe, ...) tells this field of it in every arm of the block."""
+    block, path = key
+    root, dot, _ = path.partition(".")
+    if not dot or (block, root) not in varied:
+        return False
+    told: dict[str | None, set[str | None]] = {}
+    for name, parts in zip(names, shown, strict=True):
+        if name == block:
+            told.setdefault(parts.get(root), set()).add(parts.get(path))
+    return all(len(found) == 1 for found in told.values())
 
 
 def _shown(setting: Mapping[str, Any]) -> dict[str, str]:

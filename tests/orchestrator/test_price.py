@@ -1,0 +1,89 @@
+"""Prices: by hand, from earlier trials, and how wrong they were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.plan import make_plan
+from orchestrator.price import ASSUMED_RATE, PastTrial, Pricer, clip_passes, prediction_error
+from orchestrator.sweep import parse_sweep
+from workloads.spec import TrialSpec
+
+WORKLOAD = {"name": "digits", "train_clips": 100, "validation_clips": 30}
+
+
+def spec(**base: Any) -> TrialSpec:
+    given = {"workload": WORKLOAD, "recipe": {"name": "quick", "epochs": 2, "batch": 10}, **base}
+    return make_plan(parse_sweep({"name": "x", "base": given})).control.spec
+
+
+def past(arm_id: str = "other", *, workload: str = "digits", device: str = "cpu", seconds: float = 2.0) -> PastTrial:
+    return PastTrial(arm_id, workload, device, macs=1e9, seconds=seconds)
+
+
+def price(pricer: Pricer, **changes: Any) -> Any:
+    given = {"executed_macs": 1_000_000, "params": 1_000, "activation_bytes": 5_000, **changes}
+    return pricer.price(spec(), "mine", **given)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "passes"),
+    [
+        ("centre", 100 * 2 * 3 + 30),  # forward and backward: three passes per training clip
+        ({"clips": 4}, 100 * 2 * 3 + 30 * 4),
+        ("views_10x3", 100 * 2 * 3 + 30 * 30),
+        ("full", 100 * 2 * 3 + 30),
+    ],
+)
+def test_passes_by_hand(protocol: Any, passes: int) -> None:
+    assert clip_passes(spec(protocol=protocol)) == passes
+
+
+def test_passes_are_unknown_where_the_clips_are() -> None:
+    assert clip_passes(spec(workload={"name": "folder", "class_count": 3})) is None
+
+
+def test_an_assumption_is_said_to_be_one() -> None:
+    found = price(Pricer())
+    assert found.macs == 630e6
+    assert found.seconds == 630e6 / ASSUMED_RATE["cpu"]
+    assert found.basis == "assumed 1.0e+10 MAC/s on cpu"
+    assert price(Pricer(device="cuda")).seconds == 630e6 / ASSUMED_RATE["cuda"]
+
+
+def test_memory_is_weights_and_their_state_and_a_batch_of_activations() -> None:
+    assert price(Pricer()).memory_bytes == 1_000 * 16 + 5_000 * 10
+    assert price(Pricer(), params=None).memory_bytes is None
+    assert price(Pricer(), activation_bytes=None).memory_bytes is None
+
+
+def test_earlier_trials_of_the_arm_are_the_best_witness() -> None:
+    witnesses = [past("mine", seconds=seconds) for seconds in (3.0, 9.0, 4.0)]
+    found = price(Pricer([*witnesses, past()]))
+    assert (found.seconds, found.basis) == (4.0, "median of 3 earlier trials of this arm")
+    assert price(Pricer(witnesses), executed_macs=None).seconds == 4.0
+
+
+def test_then_trials_of_the_workload_give_a_rate() -> None:
+    found = price(Pricer([past(seconds=1.0), past(seconds=2.0), past(seconds=4.0)]))
+    assert found.seconds == 630e6 / 0.5e9
+    assert found.basis == "rate of 3 earlier trials"
+
+
+@pytest.mark.parametrize("other", [past("mine", device="cuda"), past(workload="folder"), past("mine", seconds=0.0)])
+def test_trials_elsewhere_are_no_witness(other: PastTrial) -> None:
+    assert price(Pricer([other])).basis.startswith("assumed")
+
+
+def test_what_is_unknown_is_not_guessed() -> None:
+    found = price(Pricer(), executed_macs=None)
+    assert (found.seconds, found.macs) == (None, None)
+    assert found.basis == "unknown: needs the data and the profile"
+
+
+def test_the_error_of_predictions_is_their_median_relative_error() -> None:
+    assert prediction_error([(10.0, 20.0), (30.0, 20.0), (22.0, 20.0)]) == 0.5
+    assert prediction_error([(1.0, 0.0)]) is None
+    assert prediction_error([]) is None
