@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -47,14 +46,20 @@ class Trial:
 
 def identity(content: Mapping[str, Any]) -> str:
     """The id of a resolved trial (or arm) given as plain JSON values."""
-    bare = deepcopy(dict(content))
+    bare = content
     for path in IDENTITY_FREE:
-        *parents, leaf = path.split(".")
-        node: Any = bare
-        for parent in parents:
-            node = node.get(parent, {})
-        node.pop(leaf, None)
+        bare = _without(bare, path.split("."))
     return hashlib.sha256(canonical_json(bare).encode()).hexdigest()[:ID_DIGITS]
+
+
+def _without(content: Mapping[str, Any], path: list[str]) -> Mapping[str, Any]:
+    """The same values without what `path` leads to; copies only the mappings on the way (plans hash by thousands)."""
+    key, *rest = path
+    if key not in content:
+        return content
+    if not rest:
+        return {kept: value for kept, value in content.items() if kept != key}
+    return {**content, key: _without(content[key], rest)}
 
 
 def canonical_json(value: Any) -> str:
