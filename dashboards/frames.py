@@ -26,5 +26,5 @@ def row(frame: pd.DataFrame, key: str) -> dict[str, Any]:
 
 def seeds_of(values: pd.DataFrame, arm: str) -> tuple[float, ...]:
     """The values an arm has, in the order of its seeds."""
-    found = values.loc[[arm]].to_numpy(float)[0]
+    found = values.to_numpy(float)[values.index.get_loc(arm)]
     return tuple(found[np.isfinite(found)].tolist())

@@ -33,22 +33,27 @@ def frontier(cost: pd.Series, values: pd.DataFrame, *, higher_is_better: bool = 
     n = np.isfinite(matrix).sum(axis=1)
     known = (n > 0) & np.isfinite(cost.to_numpy(float))
     table = pd.DataFrame({"cost": cost.astype(float), "mean": values.mean(axis=1), "n": n}, index=values.index)
-    table["probability"], table["standing"], table["dominated_by"] = np.nan, UNKNOWN, None
-    if not known.any():
-        return table
-    kept, costs, rows = np.flatnonzero(known), cost.to_numpy(float)[known], matrix[known]
+    standings = np.full((3, len(table)), np.nan, dtype=object)  # object: None stays None
+    standings[1], standings[2] = UNKNOWN, None
+    if known.any():
+        standings[:, known] = _standings(cost.to_numpy(float)[known], matrix[known], table.index[known].to_numpy())
+    probability, standing, dominated_by = standings
+    by = pd.Series(dominated_by, index=table.index, dtype=object)
+    return table.assign(probability=probability.astype(float), standing=standing, dominated_by=by)
+
+
+def _standings(costs: NDArray[np.float64], rows: NDArray[np.float64], arms: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Probability, standing and dominator, `[3, arms]`, of arms that have a cost and values (higher is better)."""
     means = np.nanmean(rows, axis=1)
     dominators = dominates(costs, means)
+    on = ~dominators.any(axis=0)
     probability = undominated(costs, resampled_means(rows, RESAMPLES)).mean(axis=0)
-    probability[n[known] < 2] = np.nan
-    on = np.asarray(~dominators.any(axis=0))
+    probability[np.isfinite(rows).sum(axis=1) < 2] = np.nan
     standing = np.where(on, ON, np.where(probability >= NOISE, NEAR, DOMINATED))
-    best_dominator = np.where(dominators, means[:, None], -np.inf).argmax(axis=0)
-    for at, arm in enumerate(table.index[kept]):
-        table.loc[arm, ["probability", "standing"]] = probability[at], standing[at]
-        if not on[at]:
-            table.loc[arm, "dominated_by"] = table.index[kept[best_dominator[at]]]
-    return table
+    best = np.where(dominators, means[:, None], -np.inf).argmax(axis=0)
+    found = np.empty((3, len(costs)), dtype=object)
+    found[0], found[1], found[2] = probability, standing, np.where(on, None, arms[best])
+    return found
 
 
 def dominates(cost: NDArray[np.float64], value: NDArray[np.float64]) -> NDArray[np.bool_]:
