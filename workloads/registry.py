@@ -94,7 +94,11 @@ WORKLOADS: Mapping[str, str] = {
     "something-v1": "workloads.data.datasets:SomethingV1Config",
     "ucf101": "workloads.data.datasets:UCF101Config",
     "imagenet": "workloads.data.datasets:ImageNetConfig",
+    "frame-features": "workloads.data.features_config:FrameFeaturesConfig",
 }
+
+# Built-in backbones that belong to a workload: name -> import path of the config class (torch-free modules).
+BACKBONES: Mapping[str, str] = {"frame_features": "workloads.data.features_config:FrameFeaturesNet"}
 
 _backbones: dict[str, type[BackboneConfig]] = {}
 _workloads: dict[str, type[WorkloadConfig]] = {}
@@ -104,7 +108,7 @@ T = TypeVar("T")
 
 def register_backbone(name: str) -> Callable[[type[T]], type[T]]:
     """Class decorator for a `BackboneConfig` subclass."""
-    return _register(name, _backbones, PRESETS)
+    return _register(name, _backbones, {**PRESETS, **BACKBONES})
 
 
 def register_workload(name: str) -> Callable[[type[T]], type[T]]:
@@ -114,7 +118,7 @@ def register_workload(name: str) -> Callable[[type[T]], type[T]]:
 
 def backbone_names() -> list[str]:
     """Every known backbone."""
-    return _names(PRESETS, _backbones, "longrange.backbones")
+    return _names({**PRESETS, **BACKBONES}, _backbones, "longrange.backbones")
 
 
 def workload_names() -> list[str]:
@@ -134,7 +138,10 @@ def parse_backbone(given: Any) -> BackboneConfig:
     if name in PRESETS:
         preset = PRESETS[name]
         return type(preset).model_validate({**preset.model_dump(), **given})
-    kind = _find(name, "backbone", _backbones, "longrange.backbones", backbone_names)
+    if name in BACKBONES:
+        kind = _load(BACKBONES[name], "backbone")
+    else:
+        kind = _find(name, "backbone", _backbones, "longrange.backbones", backbone_names)
     config: BackboneConfig = kind.model_validate(given)
     return config
 

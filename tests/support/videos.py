@@ -76,6 +76,17 @@ def write_sound(path: Path) -> Path:
     return path
 
 
+def write_image(path: Path, pixels: NDArray[np.uint8], *, codec: str = "png", kind: str = "rgb24") -> Path:
+    """Encode one frame `[H, W, 3]`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    context: Any = av.CodecContext.create(codec, "w")
+    context.height, context.width = pixels.shape[:2]
+    context.pix_fmt, context.time_base = kind, Fraction(1, 10)
+    picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=kind)
+    path.write_bytes(b"".join(bytes(packet) for packet in (*context.encode(picture), *context.encode(None))))
+    return path
+
+
 def moving_square(direction: str, start: int, *, frames: int = 8, side: int = 32) -> list[NDArray[np.uint8]]:
     """A bright square that moves `left` or `right`: one frame does not tell which."""
     made = []

@@ -154,6 +154,11 @@ def _opened(config: FolderConfig, clip: Clip, full: bool) -> _Look:
         counts.append(count)
         return np.arange(count) if full else np.array([0, count - 1])
 
+    if config.kind == "features":
+        from workloads.data.features import read_features  # with torch, which no other kind needs here
+
+        read_features(config.folder / clip.path, choose, config.channels)
+        return _Look(counts[-1], 0.0, 0.0, str(config.channels), "npz")
     pixels = Reader(config.folder, config.kind, Scale(_SIDE, grey=True)).read(clip.path, choose)
     if config.kind != "video":
         return _Look(counts[-1], 0.0, 0.0, f"{pixels.shape[2]}:{pixels.shape[1]}", "image")

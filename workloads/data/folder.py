@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from workloads.data import annotations as lists
 from workloads.data import augment, sampling
 from workloads.data.annotations import Clip
 from workloads.data.augment import Draw, Window
-from workloads.data.decode import Pixels, Scale, UnreadableVideo
+from workloads.data.decode import Choose, Pixels, Scale, UnreadableVideo
 from workloads.data.folder_config import MAY_SKIP, FolderConfig
 from workloads.data.readers import Reader
 from workloads.data.store import Store, is_small, make_store
@@ -115,14 +115,7 @@ class FolderClips:
         if not config.augment:
             views = self._views(self._train[index], protocols.Protocol())
             return views[0]
-
-        def choose(count: int) -> sampling.Frames:
-            generator = sampling.generator_for(self._seed, epoch, index, "frames")
-            return sampling.training_frames(
-                count, self._frames, config.sampling, stride=config.stride, generator=generator
-            )
-
-        frames = self._read(self._train[index], choose, self._side)
+        frames = self._read(self._train[index], self._training_choice(epoch, index), self._side)
         generator = sampling.generator_for(self._seed, epoch, index, "window")
         draw = Draw(config.crop, config.jitter, config.flip)
         window = augment.training_window(_shape(frames), self._size / self._side, draw, generator)
@@ -138,13 +131,9 @@ class FolderClips:
     def _views(self, clip: Clip, protocol: protocols.Protocol) -> Tensor:
         """All views of a clip under a protocol, `[views, C, T, H, W]`."""
         size = protocol.size or self._size
-        count = protocol.frames or self._frames
-
-        def choose(available: int) -> sampling.Frames:
-            config = self._config
-            return sampling.views(available, count, config.sampling, stride=config.stride, clips=protocol.clips).ravel()
-
-        frames = self._read(clip, choose, size if protocol.crops == "full" else max(self._side, size))
+        frames = self._read(
+            clip, self._view_choice(protocol), size if protocol.crops == "full" else max(self._side, size)
+        )
         windows = _windows(_shape(frames), size, protocol)
         views = [
             augment.as_tensor(augment.crop(part, window))
@@ -153,7 +142,26 @@ class FolderClips:
         ]
         return torch.stack(views)
 
-    def _read(self, clip: Clip, choose: Callable[[int], sampling.Frames], side: int) -> Pixels:
+    def _training_choice(self, epoch: int, index: int) -> Choose:
+        """Frames of a training clip, given how many there are; the same ones however often it is asked."""
+        config = self._config
+
+        def choose(count: int) -> sampling.Frames:
+            generator = sampling.generator_for(self._seed, epoch, index, "frames")
+            return sampling.training_frames(
+                count, self._frames, config.sampling, stride=config.stride, generator=generator
+            )
+
+        return choose
+
+    def _view_choice(self, protocol: protocols.Protocol) -> Choose:
+        """Frames of all views of a protocol, one view after the other, given how many there are."""
+        config, frames = self._config, protocol.frames or self._frames
+        return lambda count: sampling.views(
+            count, frames, config.sampling, stride=config.stride, clips=protocol.clips
+        ).ravel()
+
+    def _read(self, clip: Clip, choose: Choose, side: int) -> Pixels:
         if self._store is not None and side == self._side:
             return self._store.read(self._places[clip.path], choose)
         return self._reader(side).read(clip.path, choose)
@@ -244,6 +252,8 @@ class Folder:
         config: which clips.
     """
 
+    clips: ClassVar[type[FolderClips]] = FolderClips
+
     def __init__(self, config: FolderConfig) -> None:
         self.config = config
 
@@ -267,4 +277,4 @@ class Folder:
 
     def source(self, spec: TrialSpec, context: RunContext) -> FolderClips:
         """The clips as a trial of `spec` sees them."""
-        return FolderClips(self.config, spec.backbone, context, seed=spec.seed)
+        return self.clips(self.config, spec.backbone, context, seed=spec.seed)

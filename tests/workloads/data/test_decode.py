@@ -3,13 +3,12 @@ import os
 import random
 import shutil
 from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from videos import SHARED, grey_of, moving_square, numbers_of, plain_frames, write_sound, write_video
+from videos import SHARED, grey_of, moving_square, numbers_of, plain_frames, write_image, write_sound, write_video
 
 from workloads.data import decode
 from workloads.data.decode import Scale, UnreadableVideo, probe, read_frames, read_image, shrink
@@ -227,11 +226,7 @@ def test_images_are_recognised_by_content(tmp_path, name):
     codec, kind = (
         ("mjpeg", "yuvj420p") if name == "image.jpg" else ("bmp", "bgr24") if "bmp" in name else ("png", "rgb24")
     )
-    context = av.CodecContext.create(codec, "w")
-    context.width, context.height, context.pix_fmt, context.time_base = 32, 32, kind, Fraction(1, 10)
-    picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=kind)
-    path = tmp_path / name
-    path.write_bytes(b"".join(bytes(packet) for packet in (*context.encode(picture), *context.encode(None))))
+    path = write_image(tmp_path / name, pixels, codec=codec, kind=kind)
     image = read_image(path, WHOLE)
     assert image.shape == (1, 32, 32, 3)
     assert np.abs(image[0].astype(int) - pixels).mean() < 6
