@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli.common import conditions, load
 from orchestrator.errors import SweepError, UserError
+from orchestrator.planner import conditions, load
 from orchestrator.sweep import Sweep, get_path, load_sweep, merge, parse_sweep, set_path, shipped_sweeps
 
 GOOD = """

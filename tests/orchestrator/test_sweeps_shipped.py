@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.common import profiler
 from orchestrator.plan import make_plan
+from orchestrator.planner import profiler
 from orchestrator.sweep import load_sweep, shipped_sweeps
 
 TABLES = {
