@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from blocks import parse_config
 from blocks.configs import InvalidChoice
+from blocks.registry import parse_config
 from orchestrator.errors import SweepError
 from orchestrator.explain import explain
 from orchestrator.sweep import Sweep, merge, set_path, with_name
