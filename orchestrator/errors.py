@@ -46,6 +46,10 @@ class LedgerUnavailable(LedgerError):
     """The ledger does not answer now: server down, file locked. Nothing was written; try the same call later."""
 
 
+class NoLedger(UserError):
+    """There is no ledger where one was said to be; `longrange run` makes them."""
+
+
 class LedgerVersionError(UserError):
     """The ledger's schema is not this version's; the message names the command that helps."""
 

@@ -10,7 +10,7 @@ import warnings
 
 import click
 
-from orchestrator.cli import looking, measuring, moving, names, running
+from orchestrator.cli import looking, measuring, moving, names, running, watching
 from orchestrator.errors import LongrangeError
 
 INTERRUPTED = 130
@@ -35,7 +35,7 @@ def cli() -> None:
     """
 
 
-for _verb in (*running.VERBS, *looking.VERBS, *moving.VERBS, *measuring.VERBS, *names.VERBS):
+for _verb in (*running.VERBS, *watching.VERBS, *looking.VERBS, *moving.VERBS, *measuring.VERBS, *names.VERBS):
     cli.add_command(_verb)
 
 

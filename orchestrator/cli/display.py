@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.common import span
 from orchestrator.execution.base import AttemptFailed, Ended, Event, Progressed, Started
 from orchestrator.plan import Arm, Plan
 from workloads.progress import EpochDone
@@ -79,7 +80,7 @@ class Progress:
         done = sum(self._states.values())
         if self._live is None and not self._quiet and (now - self._printed > PLAIN_SECONDS or done == self._todo):
             self._printed = now
-            self._console.print(self._line(), highlight=False)
+            self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def _note(self, message: str, *, retried: bool) -> None:
         if not self._quiet:
@@ -110,7 +111,7 @@ class Progress:
             parts.append(best)
         left = self._left(done)
         if left is not None and done < self._todo:
-            parts.append(f"about {_span(left)} left")
+            parts.append(f"about {span(left)} left")
         return " · ".join(parts)
 
     def _best(self) -> str | None:
@@ -129,9 +130,3 @@ class Progress:
         longest_first = sum(sorted(self._seconds.values(), reverse=True)[:done])
         elapsed = time.monotonic() - self._started
         return elapsed * (total - longest_first) / longest_first if longest_first else None
-
-
-def _span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -93,7 +93,7 @@ def mirror(folder: Path, ledger: str | None, mlflow: str | None, rebuild: bool) 
     \b
     longrange mirror runs/quickstart
     """
-    from orchestrator.cli.running import attach, make_mirror
+    from orchestrator.launch import attach, make_mirror
     from orchestrator.records.ledger import Ledger
 
     found = RunFolder.find(folder)
@@ -101,6 +101,7 @@ def mirror(folder: Path, ledger: str | None, mlflow: str | None, rebuild: bool) 
     uri = mlflow or (settings["mlflow"] if settings["mlflow"] != "off" else None)
     with Ledger.open(ledger or settings["ledger"] or found.ledger, create=False) as held:
         copy = make_mirror(uri, found, held)
+        assert copy is not None, "it is not off"
         copied = copy.rebuild() if rebuild else copy.catch_up()
         attach(copy, settings["sweep"], found)
     if copied.busy:

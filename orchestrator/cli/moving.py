@@ -11,6 +11,7 @@ from orchestrator import paths
 from orchestrator.cli.common import echo_json, json_option, ledger_option
 from orchestrator.cli.looking import place, sweep_option
 from orchestrator.errors import UserError
+from orchestrator.launch import DEFAULTS, remember
 from orchestrator.paths import RunFolder
 
 
@@ -103,8 +104,7 @@ def _folder(root: Path, sweep: str, ledger: str | None) -> RunFolder:
 
 def _remember(folder: RunFolder, sweep: str, ledger: str | None) -> None:
     if not (folder.root / "run.json").is_file():
-        settings = {"executor": "auto", "address": None, "workers": None, "mlflow": None, "changed": "ask"}
-        folder.write_settings({"sweep": sweep, "only": [], "ledger": ledger, **settings})
+        remember(folder, {**DEFAULTS, "sweep": sweep, "ledger": ledger})
 
 
 VERBS = (export, import_)

@@ -1,37 +1,31 @@
-"""Verbs that plan and run: plan, run, resume, status."""
+"""Verbs that plan and run: plan, run, resume."""
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from orchestrator import paths
-from orchestrator.cli.common import (
-    echo_json,
-    echo_table,
-    json_option,
-    ledger_option,
-    load,
-    only_option,
-    plan_of,
-    plan_sweep,
-    set_option,
-)
-from orchestrator.errors import TrialsFailed, UserError
+from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_option, only_option, set_option
+from orchestrator.errors import TrialsFailed
+from orchestrator.launch import Settings, attach, remember, remembered, replan, start
 from orchestrator.paths import RunFolder
 from orchestrator.plan import Plan
-from orchestrator.sweep import parse_sweep
+from orchestrator.planner import load, plan_of, plan_sweep
 
 if TYPE_CHECKING:
-    from orchestrator.execution.base import Executor  # numpy, which planning can do without
+    from collections.abc import Mapping
 
 EXECUTORS = ("auto", "inline", "ray")
+
+notify_option = click.option(
+    "--notify",
+    metavar="COMMAND|URL",
+    envvar="LONGRANGE_NOTIFY",
+    help="Told of the end, the first failure, a spent budget, errors: JSON on its input, or posted.",
+)
 
 
 @click.command()
@@ -96,6 +90,12 @@ def plan(
     show_default=True,
     help="Finished trials that ran under other code: stop and tell, or keep them.",
 )
+@click.option(
+    "--keep-checkpoints/--drop-checkpoints",
+    default=None,
+    help="Of finished trials; a trial's result is safe first  [default: drop, or as this folder's last run]",
+)
+@notify_option
 @click.option("--quiet", is_flag=True, help="No progress display.")
 @json_option
 def run(sweep: str, overrides: tuple[str, ...], only: tuple[str, ...], out: Path | None, **options: Any) -> None:
@@ -109,12 +109,13 @@ def run(sweep: str, overrides: tuple[str, ...], only: tuple[str, ...], out: Path
     loaded = load(sweep, overrides)
     folder = RunFolder.make(out or paths.RUNS / paths.slug(loaded.name))
     made = plan_sweep(loaded, only, ledger=ledger or folder.ledger, source=sweep)
-    settings = {
-        "sweep": made.sweep.name,
-        "only": list(only),
-        **{key: options[key] for key in ("executor", "address", "workers", "ledger", "mlflow", "changed")},
-    }
-    folder.write_settings(settings)
+    keep = options["keep_checkpoints"]
+    if keep is None:  # what was kept on purpose stays when the sweep is extended
+        keep = (folder.root / "run.json").is_file() and remembered(folder)["keep_checkpoints"]
+    same = ("executor", "address", "workers", "ledger", "mlflow", "changed", "notify")
+    given = {key: options[key] for key in same}
+    settings = cast(Settings, {"sweep": made.sweep.name, "only": list(only), "keep_checkpoints": keep, **given})
+    remember(folder, settings)
     execute(
         made, folder, settings, retry_failed=options["retry_failed"], quiet=options["quiet"], as_json=options["as_json"]
     )
@@ -124,112 +125,40 @@ def run(sweep: str, overrides: tuple[str, ...], only: tuple[str, ...], out: Path
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--retry-failed", is_flag=True, help="Run failed and infeasible trials again.")
 @click.option("--changed", type=click.Choice(["ask", "keep"]), help="As in `longrange run`.")
+@notify_option
 @click.option("--quiet", is_flag=True, help="No progress display.")
 @json_option
-def resume(folder: Path, retry_failed: bool, changed: str | None, quiet: bool, as_json: bool) -> None:
+def resume(folder: Path, retry_failed: bool, changed: Any, notify: str | None, quiet: bool, as_json: bool) -> None:
     """Continue a run that was stopped, or whose driver died.
 
     \b
     longrange resume runs/quickstart
     """
     found = RunFolder.find(folder)
-    settings = found.settings()
-    from orchestrator.records.ledger import Ledger
-
-    with Ledger.open(settings["ledger"] or found.ledger, create=False) as ledger:
-        known = ledger.sweep(settings["sweep"])
-    if known is None:
-        raise UserError(f"the ledger of {folder} does not hold {settings['sweep']!r}; run it again with longrange run")
-    fields = {key: value for key, value in known.definition.items() if key in _sweep_fields()}
-    made = plan_sweep(
-        parse_sweep(fields, source=str(folder)),
-        settings["only"],
-        ledger=settings["ledger"] or found.ledger,
-        source=str(folder),
-    )
-    if changed:
-        settings["changed"] = changed
-    execute(made, found, settings, retry_failed=retry_failed, quiet=quiet, as_json=as_json)
+    settings = remembered(found)
+    settings["changed"] = changed or settings["changed"]
+    settings["notify"] = notify or settings["notify"]
+    execute(replan(found, settings), found, settings, retry_failed=retry_failed, quiet=quiet, as_json=as_json)
 
 
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@ledger_option
-@json_option
-def status(folder: Path, ledger: str | None, as_json: bool) -> None:
-    """Progress of a run: trials per state, per arm, and what failed why.
-
-    \b
-    longrange status runs/quickstart
-    """
-    found = RunFolder.find(folder)
-    settings = found.settings()
-    from orchestrator.records.ledger import Ledger
-
-    with Ledger.open(ledger or settings["ledger"] or found.ledger, create=False) as opened:
-        trials = opened.trials_of(settings["sweep"])
-    states: dict[str, int] = {}
-    arms: dict[str, dict[str, int]] = {}
-    for trial in trials:
-        states[trial.state.value] = states.get(trial.state.value, 0) + 1
-        of_arm = arms.setdefault(trial.label, {})
-        of_arm[trial.state.value] = of_arm.get(trial.state.value, 0) + 1
-    failures = [
-        {
-            "trial_id": trial.trial_id,
-            "arm": trial.label,
-            "seed": trial.seed,
-            "cause": trial.cause,
-            "message": trial.message,
-        }
-        for trial in trials
-        if trial.cause and trial.state.value not in ("finished", "running")
-    ]
-    if as_json:
-        echo_json({"sweep": settings["sweep"], "states": states, "arms": arms, "failures": failures})
-        return
-    click.echo(f"{settings['sweep']}: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items())))
-    kinds = sorted({state for of_arm in arms.values() for state in of_arm})
-    echo_table(["arm", *kinds], [[label, *(of_arm.get(kind, 0) for kind in kinds)] for label, of_arm in arms.items()])
-    if failures:
-        echo_table(["failed trial", "arm", "seed", "cause", "message"], [list(item.values()) for item in failures])
-
-
-VERBS = (run, plan, resume, status)
+VERBS = (run, plan, resume)
 
 
 def execute(
-    made: Plan, folder: RunFolder, settings: Mapping[str, Any], *, retry_failed: bool, quiet: bool, as_json: bool
+    made: Plan, folder: RunFolder, settings: Settings, *, retry_failed: bool, quiet: bool, as_json: bool
 ) -> None:
     """Run a plan into a folder and write its report.
 
     Raises:
         TrialsFailed: some trials failed in this run.
     """
-    import json
-
     from orchestrator.cli.display import Progress
-    from orchestrator.records.ledger import Ledger
-    from orchestrator.run import run_plan
 
-    problems = [problem for arm in made.arms for problem in arm.spec.workload.problems()]
-    if problems:
-        raise UserError("the data is not ready:\n" + "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems)))
-    paths.write_text(folder.plan, json.dumps(made.to_json(), indent=2, sort_keys=True) + "\n")
-    with Ledger.open(settings["ledger"] or folder.ledger) as ledger, Progress(quiet=quiet) as progress:
-        mirror = make_mirror(settings["mlflow"], folder, ledger)
-        with make_executor(settings) as executor, cancel_on_signals(executor.cancel):
-            outcome = run_plan(
-                made,
-                ledger=ledger,
-                executor=executor,
-                checkpoints=folder.checkpoints,
-                cache=paths.cache_dir(),
-                observer=progress,
-                mirror=mirror,
-                retry_failed=retry_failed,
-                reuse_changed=settings["changed"] == "keep",
-            )
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    with Progress(quiet=quiet) as progress:
+        outcome, mirror = start(made, folder, settings, observer=progress, retry_failed=retry_failed, say=say)
     write_report(made.sweep.name, settings["ledger"] or folder.ledger, folder)
     if mirror is not None and outcome.mirror_error is None:
         attach(mirror, made.sweep.name, folder)
@@ -244,51 +173,6 @@ def execute(
         )
 
 
-def make_executor(settings: Mapping[str, Any]) -> Executor:
-    """The executor that the settings name."""
-    kind = settings["executor"]
-    if kind == "auto":
-        kind = "ray" if settings["address"] or (os.cpu_count() or 1) > 1 else "inline"
-    if kind == "inline":
-        from orchestrator.execution.inline import InlineExecutor
-
-        return InlineExecutor()
-    from orchestrator.execution.ray_tune import RayExecutor
-
-    return RayExecutor(settings["address"], workers=settings["workers"])
-
-
-def make_mirror(uri: str | None, folder: RunFolder, ledger: Any) -> Any:
-    """The MLflow mirror, or None if it is off."""
-    if uri == "off":
-        return None
-    from orchestrator.records.mlflow_mirror import Mirror
-
-    return Mirror(uri or folder.mlflow_uri, ledger)
-
-
-def attach(mirror: Any, sweep: str, folder: RunFolder) -> None:
-    """Put plan and report on the sweep's MLflow run."""
-    mirror.log_artifacts(sweep, [path for path in (folder.plan, folder.report) if path.is_file()])
-
-
-@contextmanager
-def cancel_on_signals(cancel: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks trials to checkpoint and stop; a second one interrupts at once."""
-
-    def first(number: int, _: Any) -> None:
-        click.echo("\nstopping: running trials write a checkpoint; once more to stop at once", err=True)
-        signal.signal(number, signal.default_int_handler)
-        cancel()
-
-    before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def write_report(sweep: str, ledger: str | Path, folder: RunFolder) -> None:
     """The HTML report beside the ledger."""
     import dashboards
@@ -297,7 +181,7 @@ def write_report(sweep: str, ledger: str | Path, folder: RunFolder) -> None:
     report.write(dashboards.open(ledger).sweep(sweep), folder.report)
 
 
-def tell(made: Plan, folder: RunFolder, settings: Mapping[str, Any], outcome: Any) -> None:
+def tell(made: Plan, folder: RunFolder, settings: Settings, outcome: Any) -> None:
     """The end of a run, for people: what ran, the answer, where to look next."""
     import dashboards
 
@@ -367,12 +251,6 @@ def _standing(made: Plan, ledger: Path) -> dict[str, Any]:
         "changed": len(parts.changed),
         "failed": len(parts.ended),
     }
-
-
-def _sweep_fields() -> set[str]:
-    from orchestrator.sweep import Sweep
-
-    return set(Sweep.model_fields)
 
 
 def _shown(path: Path) -> str:

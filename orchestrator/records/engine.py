@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
-from orchestrator.errors import LedgerError, LedgerUnavailable, LedgerVersionError, UserError
+from orchestrator.errors import LedgerError, LedgerUnavailable, LedgerVersionError, NoLedger, UserError
 from orchestrator.records.schema import VERSION, Base, SweepRow
 
 ALLOWED = "allowed: a file such as runs/ledger.db, sqlite:///FILE, or postgresql://USER@HOST/DATABASE"
@@ -118,7 +118,8 @@ def check_version(engine: Engine) -> None:
     """Refuse to work on another schema than this version's.
 
     Raises:
-        UserError: there is no ledger.
+        NoLedger: there is none.
+        UserError: a database of something else.
         LedgerVersionError: older or newer than this longrange; says which command or version helps.
     """
     with reading(engine) as connection:
@@ -127,7 +128,7 @@ def check_version(engine: Engine) -> None:
             _refuse_foreign(connection, engine.url)
     name = shown(engine.url)
     if found is None:
-        raise UserError(f"there is no ledger in {name}; `longrange run` makes one, or give the right place. {ALLOWED}")
+        raise NoLedger(f"there is no ledger in {name}; `longrange run` makes one, or give the right place. {ALLOWED}")
     if found < VERSION:
         raise LedgerVersionError(
             f"the ledger {name} has schema {found}, this longrange needs {VERSION}; back it up and upgrade it with "

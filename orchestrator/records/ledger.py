@@ -26,7 +26,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, func, or_, select, update
 
-from orchestrator.errors import LedgerError, UserError
+from orchestrator.errors import LedgerError, NoLedger, UserError
 from orchestrator.execution.base import Event
 from orchestrator.execution.failures import Cause, decide
 from orchestrator.records import planning, reading
@@ -52,7 +52,7 @@ from orchestrator.records.schema import (
     TrialRow,
 )
 from orchestrator.records.sql import chunks, table, upsert
-from orchestrator.records.values import Checkpoint, Claim, PlannedSweep, Standing, SweepInfo, Timing, TrialInfo
+from orchestrator.records.values import Checkpoint, Claim, PlannedSweep, Spent, Standing, SweepInfo, Timing, TrialInfo
 
 RERUNNABLE = ENDED - IMMUTABLE
 
@@ -75,7 +75,8 @@ class Ledger:
             busy_seconds: how long SQLite waits for another writer.
 
         Raises:
-            UserError: a folder, not a database, somebody else's database, or none and `create` is false.
+            UserError: a folder, not a database, somebody else's database.
+            NoLedger: there is none, and `create` is false.
             LedgerVersionError: older or newer schema; names the command that helps.
             LedgerUnavailable: locked, or the server does not answer.
             LedgerError: read-only, full disk.
@@ -287,6 +288,21 @@ class Ledger:
         with reads(self.engine) as connection:
             return reading.trials_of(connection, name)
 
+    def attempts_of(self, name: str) -> list[Spent]:
+        """When every attempt at a trial of a sweep began and ended."""
+        with reads(self.engine) as connection:
+            return reading.attempts_of(connection, name)
+
+    def specs_of(self, name: str) -> dict[str, Mapping[str, Any]]:
+        """arm_id -> configuration, of a sweep's arms."""
+        with reads(self.engine) as connection:
+            return reading.specs_of(connection, name)
+
+    def drivers(self, now: float) -> frozenset[str]:
+        """Owners whose lease has not ended."""
+        with reads(self.engine) as connection:
+            return reading.drivers(connection, now)
+
     def trial(self, beginning: str) -> dict[str, Any]:
         """Everything about one trial, by its id or the beginning of it.
 
@@ -314,7 +330,7 @@ class Ledger:
 
 def _prepare_file(file: Path, create: bool) -> None:
     if not create and not file.exists():
-        raise UserError(f"there is no ledger {file}; `longrange run` makes one, or give the right place")
+        raise NoLedger(f"there is no ledger {file}; `longrange run` makes one, or give the right place")
     try:
         file.parent.mkdir(parents=create, exist_ok=True)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
@@ -13,6 +14,7 @@ from orchestrator.records.schema import (
     Base,
     CheckpointRow,
     EpochMetricRow,
+    LeaseRow,
     RejectionRow,
     ResultRow,
     State,
@@ -21,7 +23,7 @@ from orchestrator.records.schema import (
     SweepTrialRow,
     TrialRow,
 )
-from orchestrator.records.values import Checkpoint, Refused, SweepInfo, Timing, TrialInfo
+from orchestrator.records.values import Checkpoint, Refused, Spent, SweepInfo, Timing, TrialInfo
 
 TIMINGS = 10_000  # enough to calibrate a price; keeps a ledger of millions cheap to ask
 
@@ -90,6 +92,31 @@ def trials_of(connection: Connection, name: str) -> list[TrialInfo]:
         )
         for row in connection.execute(found)
     ]
+
+
+def attempts_of(connection: Connection, name: str) -> list[Spent]:
+    """Every attempt at a trial of the sweep, with its times."""
+    found = (
+        select(AttemptRow.trial_id, TrialRow.arm_id, AttemptRow.owner, AttemptRow.started_at)
+        .add_columns(AttemptRow.ended_at, AttemptRow.device)
+        .join(TrialRow, TrialRow.trial_id == AttemptRow.trial_id)
+        .join(SweepTrialRow, SweepTrialRow.trial_id == TrialRow.trial_id)
+        .join(SweepRow, SweepRow.id == SweepTrialRow.sweep_id)
+        .where(SweepRow.name == name)
+    )
+    return [Spent(*row) for row in connection.execute(found)]
+
+
+def specs_of(connection: Connection, name: str) -> dict[str, Mapping[str, Any]]:
+    """arm_id -> configuration, of a sweep's arms."""
+    found = select(ArmRow.arm_id, ArmRow.spec).join(SweepArmRow, SweepArmRow.arm_id == ArmRow.arm_id)
+    found = found.join(SweepRow, SweepRow.id == SweepArmRow.sweep_id).where(SweepRow.name == name)
+    return {row.arm_id: row.spec for row in connection.execute(found)}
+
+
+def drivers(connection: Connection, now: float) -> frozenset[str]:
+    """Drivers whose lease has not ended."""
+    return frozenset(connection.execute(select(LeaseRow.owner).where(LeaseRow.lease_until >= now)).scalars())
 
 
 def checkpoint(connection: Connection, trial_id: str) -> Checkpoint | None:

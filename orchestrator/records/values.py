@@ -120,6 +120,18 @@ class TrialInfo:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """The time one attempt took; `ended_at` is None while it runs, or if its driver died."""
+
+    trial_id: str
+    arm_id: str
+    owner: str
+    started_at: float
+    ended_at: float | None
+    device: str | None
+
+
+@dataclass(frozen=True)
 class Timing:
     """How long one uninterrupted trial took, for the calibration of prices."""
 

@@ -1,0 +1,230 @@
+"""A plan becomes a run: settings of a run folder to ledger, executor, mirror and notifications, then `run_plan`.
+
+No click and no dashboards: the command line and the Python API both start runs here. Settings are what `run.json`
+keeps, so that `resume` goes on in the same way; nothing in them is a secret of a notification's address.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+
+from orchestrator import paths
+from orchestrator.errors import UserError
+from orchestrator.paths import CancelFile, RunFolder
+from orchestrator.plan import Plan
+from orchestrator.planner import plan_sweep
+from orchestrator.sweep import Sweep, parse_sweep
+
+if TYPE_CHECKING:  # numpy and the database, which planning can do without
+    from orchestrator.execution.base import Executor
+    from orchestrator.records.ledger import Ledger
+    from orchestrator.records.mlflow_mirror import Mirror
+    from orchestrator.run import Observer, Outcome
+
+ExecutorName = Literal["auto", "inline", "ray"]
+Changed = Literal["ask", "keep"]
+
+
+class Settings(TypedDict):
+    """How a run was started, as `run.json` keeps it."""
+
+    sweep: str
+    only: list[str]
+    executor: ExecutorName
+    address: str | None  # of a Ray cluster
+    workers: int | None
+    ledger: str | None  # None is ledger.db in the folder
+    mlflow: str | None  # None is mlflow.db in the folder; "off"
+    changed: Changed
+    keep_checkpoints: bool
+    notify: str | None  # only what `notify.shown` leaves of it
+
+
+DEFAULTS = Settings(
+    sweep="",
+    only=[],
+    executor="auto",
+    address=None,
+    workers=None,
+    ledger=None,
+    mlflow=None,
+    changed="ask",
+    keep_checkpoints=False,
+    notify=None,
+)
+
+
+def remember(folder: RunFolder, settings: Settings) -> None:
+    """Write `run.json`; of a notification's address only what is no secret."""
+    from orchestrator.notify import shown
+
+    target = settings["notify"]
+    folder.write_settings({**settings, "notify": None if target is None else shown(target)})
+
+
+def remembered(folder: RunFolder) -> Settings:
+    """What `remember` wrote; settings that an older version did not know have their defaults."""
+    known = folder.settings()
+    return cast(Settings, {key: known.get(key, value) for key, value in DEFAULTS.items()})
+
+
+def replan(folder: RunFolder, settings: Settings) -> Plan:
+    """The plan of a run that was started before, from the sweep that its ledger holds.
+
+    Raises:
+        UserError: the ledger does not hold the sweep.
+    """
+    from orchestrator.records.ledger import Ledger
+
+    place = settings["ledger"] or folder.ledger
+    with Ledger.open(place, create=False) as ledger:
+        known = ledger.sweep(settings["sweep"])
+    if known is None:
+        raise UserError(
+            f"the ledger of {folder.root} does not hold {settings['sweep']!r}; run it again with longrange run"
+        )
+    fields = {key: value for key, value in known.definition.items() if key in Sweep.model_fields}
+    source = str(folder.root)
+    return plan_sweep(parse_sweep(fields, source=source), settings["only"], ledger=place, source=source)
+
+
+def start(
+    made: Plan,
+    folder: RunFolder,
+    settings: Settings,
+    *,
+    observer: Observer,
+    retry_failed: bool = False,
+    say: Callable[[str], object] = lambda text: print(text, file=sys.stderr),
+) -> tuple[Outcome, Mirror | None]:
+    """Run what is left of a plan into a folder.
+
+    Args:
+        made: the plan.
+        folder: where everything goes.
+        settings: how.
+        observer: is told every event.
+        retry_failed: run failed and infeasible trials again.
+        say: is given what a person should read while it runs.
+
+    Returns:
+        How it ended, and the mirror for artifacts, if there is one.
+
+    Raises:
+        UserError: the data is not ready, or finished trials ran under other code.
+        LedgerError: the ledger cannot be written.
+    """
+    from orchestrator.records.ledger import Ledger
+    from orchestrator.run import run_plan
+
+    problems = [problem for arm in made.arms for problem in arm.spec.workload.problems()]
+    if problems:
+        raise UserError("the data is not ready:\n" + "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems)))
+    cancelled = CancelFile(folder.cancel)  # from here on: who asks while Ray starts is heard too
+    paths.write_text(folder.plan, json.dumps(made.to_json(), indent=2, sort_keys=True) + "\n")
+    with ExitStack() as stack:
+        told = stack.enter_context(_notified(made, folder, settings, observer, say))
+        ledger = stack.enter_context(Ledger.open(settings["ledger"] or folder.ledger))
+        mirror = make_mirror(settings["mlflow"], folder, ledger)
+        executor = stack.enter_context(make_executor(settings))
+        stack.enter_context(cancel_on_signals(executor.cancel, say))
+        outcome = run_plan(
+            made,
+            ledger=ledger,
+            executor=executor,
+            checkpoints=folder.checkpoints,
+            cache=paths.cache_dir(),
+            observer=told.observer,
+            mirror=mirror,
+            retry_failed=retry_failed,
+            reuse_changed=settings["changed"] == "keep",
+            keep_checkpoints=settings["keep_checkpoints"],
+            asked_to_stop=cancelled,
+        )
+        told.ended(outcome)
+    return outcome, mirror
+
+
+def make_executor(settings: Mapping[str, Any]) -> Executor:
+    """The executor that the settings name."""
+    kind = settings["executor"]
+    if kind == "auto":
+        kind = "ray" if settings["address"] or (os.cpu_count() or 1) > 1 else "inline"
+    if kind == "inline":
+        from orchestrator.execution.inline import InlineExecutor
+
+        return InlineExecutor()
+    from orchestrator.execution.ray_tune import RayExecutor
+
+    return RayExecutor(settings["address"], workers=settings["workers"])
+
+
+def make_mirror(uri: str | None, folder: RunFolder, ledger: Ledger) -> Mirror | None:
+    """The MLflow mirror, or None if it is off."""
+    if uri == "off":
+        return None
+    from orchestrator.records.mlflow_mirror import Mirror
+
+    return Mirror(uri or folder.mlflow_uri, ledger)
+
+
+def attach(mirror: Mirror, sweep: str, folder: RunFolder) -> None:
+    """Put plan and report on the sweep's MLflow run."""
+    mirror.log_artifacts(sweep, [path for path in (folder.plan, folder.report) if path.is_file()])
+
+
+@contextmanager
+def cancel_on_signals(cancel: Callable[[], None], say: Callable[[str], object]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM asks trials to checkpoint and stop; a second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may have handlers
+        return
+
+    def first(number: int, _: Any) -> None:
+        say("\nstopping: running trials write a checkpoint; once more to stop at once")
+        signal.signal(number, signal.default_int_handler)
+        cancel()
+
+    before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Told:
+    """The observer of a run, and who is told of its end."""
+
+    def __init__(self, observer: Observer, notifier: Any = None) -> None:
+        self.observer = observer
+        self._notifier = notifier
+
+    def ended(self, outcome: Outcome) -> None:
+        if self._notifier is not None:
+            self._notifier.ended(outcome.stopped_by, outcome.left)
+
+
+@contextmanager
+def _notified(
+    made: Plan, folder: RunFolder, settings: Settings, observer: Observer, say: Callable[[str], object]
+) -> Iterator[_Told]:
+    from orchestrator.notify import Notifier, Several, is_complete
+
+    target = settings["notify"]
+    if target is None:
+        yield _Told(observer)
+        return
+    if not is_complete(target):
+        say(f"the address of the notification {target} was not kept, since it may be secret: give --notify again")
+        yield _Told(observer)
+        return
+    with Notifier(target, sweep=made.sweep.name, folder=folder.root, warn=say) as notifier:
+        yield _Told(Several([observer, notifier]), notifier)

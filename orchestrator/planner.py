@@ -1,0 +1,111 @@
+"""From a sweep's name or file to a plan, priced from what a ledger has seen. No click; torch only to profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import NoLedger, SweepError, UserError
+from orchestrator.plan import Plan, Profiler, make_plan, mistakes, trained_macs
+from orchestrator.price import PastTrial, Pricer, clip_passes
+from orchestrator.sweep import Sweep, load_sweep, unknown_paths, yaml_value
+from workloads.spec import TrialSpec
+
+
+def conditions(only: Sequence[str]) -> list[Mapping[str, Any]]:
+    """`--only path=value` texts as conditions."""
+    found: list[Mapping[str, Any]] = []
+    for text in only:
+        path, equals, value = text.partition("=")
+        if not equals or not path:
+            raise UserError(f"--only takes path=value, given {text!r}; for example --only block.name=rnl")
+        wrong = unknown_paths([path])
+        if wrong:
+            raise UserError(f"--only {wrong[0]}")
+        found.append({path: yaml_value(value, f"--only {text}")})
+    return found
+
+
+def load(source: str, overrides: Sequence[str] = ()) -> Sweep:
+    """A sweep by name or path, or everything that is wrong with it: with the file, and with its configurations.
+
+    Raises:
+        UserError: as `load_sweep`.
+    """
+    try:
+        return load_sweep(source, overrides)
+    except SweepError as error:
+        more = mistakes(error.rest) if error.rest is not None else []
+        raise SweepError(source, [*error.problems, *more]) from None
+
+
+def plan_of(
+    source: str,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    *,
+    profiled: bool = True,
+    ledger: str | Path | None = None,
+) -> Plan:
+    """The plan of a sweep by name or path, priced from the ledger's past trials if there are any."""
+    return plan_sweep(load(source, overrides), only, profiled=profiled, ledger=ledger, source=source)
+
+
+def plan_sweep(
+    sweep: Sweep,
+    only: Sequence[str] = (),
+    *,
+    profiled: bool = True,
+    ledger: str | Path | None = None,
+    source: str = "sweep",
+) -> Plan:
+    """Like `plan_of`, for a sweep that is loaded already."""
+    device = "cuda" if any(rule.gpus for rule in sweep.resources) else "cpu"
+    return make_plan(
+        sweep,
+        profiler=profiler() if profiled else None,
+        pricer=Pricer(past_trials(ledger, device), device=device),
+        only=conditions(only),
+        source=source,
+    )
+
+
+def profiler() -> Profiler:
+    """Profiles models on the meta device; imports torch when it is called."""
+
+    def profile_all(specs: Sequence[Any]) -> list[Mapping[str, Any]]:
+        from workloads.counting import profile
+
+        return [profile(spec).model_dump(mode="json") for spec in specs]
+
+    return profile_all
+
+
+def past_trials(ledger: str | Path | None, device: str) -> list[PastTrial]:
+    """What finished trials of a ledger took; none if there is no ledger yet."""
+    if ledger is None or (isinstance(ledger, Path) and not ledger.exists()):
+        return []  # without importing the database's library
+    from orchestrator.records.ledger import Ledger
+
+    try:
+        with Ledger.open(ledger, create=False) as opened:
+            timings = opened.past_seconds(device)
+    except NoLedger:
+        return []
+    work = {timing.arm_id: _work(timing.spec, timing.profile or {}) for timing in timings}
+    return [
+        PastTrial(timing.arm_id, timing.workload, timing.device, macs, timing.seconds)
+        for timing in timings
+        if (macs := work[timing.arm_id])
+    ]
+
+
+def _work(spec: Mapping[str, Any], profile: Mapping[str, Any]) -> float | None:
+    """MACs of one whole trial of a recorded arm; None if this version cannot read it any more."""
+    try:
+        known = TrialSpec.model_validate({**spec, "seed": 0})
+    except ValueError:
+        return None
+    passes, macs = clip_passes(known), trained_macs(known, profile)
+    return None if passes is None or macs is None else passes * macs
