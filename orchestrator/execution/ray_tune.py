@@ -14,6 +14,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -27,7 +28,7 @@ from queue import SimpleQueue
 from typing import Any, Self
 
 from orchestrator.errors import LongrangeError
-from orchestrator.execution.base import Attempt, AttemptFailed, Ended, Event, Resources, StopFile, follow_up
+from orchestrator.execution.base import Attempt, AttemptFailed, Ended, Event, Resources, Started, StopFile, follow_up
 from orchestrator.execution.failures import Cause
 from orchestrator.execution.worker import hang_marker, run_attempt, watched
 
@@ -40,6 +41,8 @@ for _name, _value in {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "4",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # After a shutdown a thread of Tune may still ask Ray something: that must not start a second Ray.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -50,6 +53,7 @@ from ray.tune.search import Searcher  # noqa: E402
 
 JOB_SECONDS = 5.0  # short trials are packed until a job is about this long
 JOB_TRIALS = 100
+REACH_SECONDS = 5.0
 STEP_SECONDS = 0.25  # how long a worker gathers events before it reports
 
 Job = list[Attempt]
@@ -78,10 +82,11 @@ class RayExecutor:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
             if self._address:
+                _answers(self._address)
                 ray.init(address=self._address, **quiet)
             else:
                 ray.init(num_cpus=self._workers, include_dashboard=False, **_loopback(), **quiet)
-        except (ConnectionError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             raise LongrangeError(f"cannot start or reach Ray at {self._address or 'this machine'}: {error}") from error
         self._started = True
         return self
@@ -273,13 +278,16 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         over = True
         for event in self._events:
             events.append(event)
-            if time.monotonic() >= report_at:
+            if time.monotonic() >= report_at or (self._long and isinstance(event, Started)):
                 over = False
                 break
         return {"events": pickle.dumps(events), "done": over}
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._events = _run_job(pickle.loads(config["job"].content), self._terminated)
+        job: Job = pickle.loads(config["job"].content)
+        # The next event of a long trial is an epoch away: say at once that it has started.
+        self._long = job[0].estimated_seconds is None or job[0].estimated_seconds > 1.0
+        self._events = _run_job(job, self._terminated)
 
 
 class _Packed:
@@ -325,6 +333,21 @@ def _jobs(attempts: Sequence[Attempt], workers: int) -> list[Job]:
 def _placement(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     needs: Resources = config["resources"]
     return tune.PlacementGroupFactory([{"CPU": needs.cpus, "GPU": needs.gpus}])
+
+
+def _answers(address: str) -> None:
+    """Fail at once where nothing listens; Ray itself would try for minutes.
+
+    Raises:
+        ConnectionError: no connection within `REACH_SECONDS`.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdigit()):
+        return  # `auto`: Ray looks for a node on this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(f"nothing answers there ({error})") from error
 
 
 def _loopback() -> dict[str, str]:
