@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import cached_property
 from typing import Any
@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dashboards import metrics
+from dashboards import frames, metrics
 from dashboards.analysis import answer as answers
-from dashboards.analysis import axes, clips, effects, failures, learning, per_class, significance
+from dashboards.analysis import axes, clips, effects, failures, learning, per_class, predictions, significance
 from dashboards.analysis import frontier as pareto
 from dashboards.analysis.arms import summarise
 from dashboards.analysis.equivalence import MARGIN_POINTS, cheaper, equivalent
@@ -155,6 +155,36 @@ class Numbers:
         """Per-class accuracy of two arms (arm_id or label), most gained class first; empty if they share no clips."""
         labels, one, two = self._pair(first, second) or (np.zeros(0, np.int32), {}, {})
         return per_class.per_class(labels, one, two)
+
+    def top_predictions(
+        self, clips: Sequence[int], arms: Sequence[str] | None = None, most: int = predictions.MOST
+    ) -> pd.DataFrame:
+        """The best guesses for validation clips, by number, of every trial that stored its scores (PNL, Fig. 5).
+
+        Args:
+            clips: positions in the list of validation clips.
+            arms: only these (arm_id or label); None is all.
+            most: guesses per clip and trial.
+
+        Returns:
+            arm_id, seed, clip (name), label, rank (1 is best), class, score, correct.
+
+        Raises:
+            UnknownChoice: there is no such clip or arm.
+        """
+        wanted = set(self.arms.index if arms is None else map(self.arm_id, arms))
+        found: list[predictions.Guess] = []
+        for group in self.clip_results:
+            wrong = [at for at in clips if not 0 <= at < len(group.clips)]
+            if wrong:
+                raise UnknownChoice("clip", ", ".join(map(str, wrong)), [f"0..{len(group.clips) - 1}"])
+            here = self.trials.index.isin(list(group.correct)) & self.trials["arm_id"].isin(wanted)
+            for trial, row in frames.rows(self.trials.loc[here, ["arm_id", "seed"]]):
+                scores = self.reader.scores(trial)
+                if scores is not None:
+                    guesses = predictions.guesses(scores, group.labels, clips, most)
+                    found += [guess._replace(**row, clip=group.clips[int(guess.clip)]) for guess in guesses]
+        return predictions.frame(found)
 
     def clip_table(self) -> pd.DataFrame:
         """Every arm against the control on the clips both were evaluated on.

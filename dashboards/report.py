@@ -39,9 +39,13 @@ def write(
         metric: what arms are judged by.
         audit_rows: published against reproduced figures (`analysis.audit`), for sweeps that fill a paper's table.
     """
+    return write_html(path, render(sweep, metric=metric, audit_rows=audit_rows))
+
+
+def write_html(path: str | os.PathLike[str], content: str) -> Path:
+    """Write a page whole or not at all; missing folders are made."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    content = render(sweep, metric=metric, audit_rows=audit_rows)
     handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -84,7 +88,12 @@ def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, audit_rows: AuditRows 
         context["zoom"] = sections.zoom(sweep, metric)
     if sweep.arms["profile"].notna().any():
         figures["stages"] = sweep.stages()
-    return _environment().get_template("report.html").render(**context, figures=_packed(figures), **_assets())
+    return fill("report.html", figures, **context)
+
+
+def fill(page: str, figures: dict[str, go.Figure], **context: Any) -> str:
+    """A page of `templates/` as text that needs nothing else: with its figures, style, script and Plotly."""
+    return _environment().get_template(page).render(**context, figures=_packed(figures), **_assets())
 
 
 def _packed(figures: dict[str, go.Figure]) -> dict[str, Markup]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -43,12 +44,16 @@ class Sweep(Numbers):
 
     def ablation(self, block: str, metric: str = DEFAULT_METRIC, theme: Theme = "light") -> go.Figure:
         """Figure: the arms of one block side by side, with the control's band."""
+        return draw_ablation.draw(self.ablation_info(block, metric), theme)
+
+    def ablation_info(self, block: str, metric: str = DEFAULT_METRIC) -> draw_ablation.AblationInfo:
+        """The numbers of `ablation`."""
         design = self.design(block)
         table = self.table(metric)
         kept = table[table.index.isin(design.index) | table["is_control"]]
         names = design.apply(lambda row: ", ".join(axes.short(path, value) for path, value in row.items()), axis=1)
         found = metrics.find_metric(metric)
-        return draw_ablation.draw(draw_ablation.info(kept, self.scores(metric).values, found, names), theme)
+        return draw_ablation.info(kept, self.scores(metric).values, found, names)
 
     def curves(
         self,
@@ -59,9 +64,14 @@ class Sweep(Numbers):
         theme: Theme = "light",
     ) -> go.Figure:
         """Figure: learning curves with bands; arm_ids not in `focus` wait in the legend, or are left out (`only`)."""
+        return draw_curves.draw(self.curves_info(metric, focus, only=only), theme)
+
+    def curves_info(
+        self, metric: str = DEFAULT_METRIC, focus: Sequence[str] | None = None, *, only: bool = False
+    ) -> draw_curves.CurvesInfo:
+        """The numbers of `curves`."""
         arms = self.arms.loc[self.arms.index.isin(list(focus))] if only and focus else self.arms
-        found = draw_curves.info(self.curves_table(metric), arms, metrics.find_metric(metric), focus)
-        return draw_curves.draw(found, theme)
+        return draw_curves.info(self.curves_table(metric), arms, metrics.find_metric(metric), focus)
 
     def text_table(
         self, kind: str = "markdown", columns: Sequence[str] = tables.DEFAULT_COLUMNS, metric: str = DEFAULT_METRIC
@@ -84,13 +94,21 @@ class Sweep(Numbers):
         self, block: str, first: str, second: str, metric: str = DEFAULT_METRIC, theme: Theme = "light"
     ) -> go.Figure:
         """Figure: means over every combination of two axes of a block, e.g. `block.g1` and `block.g2`."""
-        return draw_effects.heatmap(self._cells(block, first, second, metric), theme)
+        return draw_effects.heatmap(self.cells_info(block, first, second, metric), theme)
 
     def interaction(
         self, block: str, first: str, second: str, metric: str = DEFAULT_METRIC, theme: Theme = "light"
     ) -> go.Figure:
         """Figure: one line per level of `first` over `second`; parallel lines are no interaction."""
-        return draw_effects.interaction(self._cells(block, first, second, metric), theme)
+        return draw_effects.interaction(self.cells_info(block, first, second, metric), theme)
+
+    def cells_info(self, block: str, first: str, second: str, metric: str = DEFAULT_METRIC) -> draw_effects.CellsInfo:
+        """The numbers of `heatmap` and `interaction`."""
+        design = self.design(block)
+        for axis in (first, second):
+            if axis not in design:
+                raise UnknownChoice(f"axis of {block}", axis, list(map(str, design.columns)))
+        return draw_effects.cells(design, self.scores(metric).values, first, second, metrics.find_metric(metric))
 
     def parallel(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST, theme: Theme = "light") -> go.Figure:
         """Figure: every arm as a line through all axes, cost and result."""
@@ -114,18 +132,23 @@ class Sweep(Numbers):
         found = draw_per_class.info(self.per_class(first, second), labels[0], labels[1], names)
         return draw_per_class.draw(found, theme)
 
+    def save_figure(self, kind: str, path: str | os.PathLike[str], **choices: Any) -> Path:
+        """Write a figure for a paper as .pdf, .svg or .png: `frontier`, `ablation`, `curves`, `heatmap`, `interaction`.
+
+        Args:
+            kind: which figure.
+            path: the file; its suffix is the format.
+            **choices: of `dashboards.static.save`: metric, cost, block, axes, focus, theme, width, zoom.
+        """
+        from dashboards import static  # matplotlib, which nothing else needs
+
+        return static.save(self, kind, path, **choices)
+
     def report(self, path: str | os.PathLike[str], metric: str = DEFAULT_METRIC) -> Path:
         """Write the report, one HTML file that opens without a network."""
         from dashboards.report import write  # it draws a Sweep, so it cannot be imported before this class exists
 
         return write(self, path, metric=metric)
-
-    def _cells(self, block: str, first: str, second: str, metric: str) -> draw_effects.CellsInfo:
-        design = self.design(block)
-        for axis in (first, second):
-            if axis not in design:
-                raise UnknownChoice(f"axis of {block}", axis, list(map(str, design.columns)))
-        return draw_effects.cells(design, self.scores(metric).values, first, second, metrics.find_metric(metric))
 
 
 def _spell(states: Mapping[str, int]) -> str:

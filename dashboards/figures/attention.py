@@ -5,18 +5,28 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 from plotly.subplots import make_subplots
+from plotly.utils import image_array_to_data_uri
 
 from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
 
-OVERLAY = 0.62  # opacity of the strongest position
-CELL_PIXELS = 150
+CELL_PIXELS, TITLE_PIXELS, ROW_PIXELS = 150, 24, 1120  # a picture at most, its row's title, a whole row at most
+MOST_PIXELS = 128  # of a picture's longer side: more is not seen, and pages grow with it
+# Nothing covers the picture where nothing is looked at. Orange lightens dark scenes and darkens bright ones, so a grey
+# print shows it; blue is attention that counts against.
+OVERLAY = (
+    (0.0, "rgba(0,114,178,0.85)"),
+    (0.5, "rgba(128,128,128,0)"),
+    (0.75, "rgba(230,120,0,0.5)"),
+    (1.0, "rgba(230,100,0,0.85)"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,21 +62,32 @@ def info(frames: ArrayLike, maps: dict[str, ArrayLike], reference: tuple[int, in
     return AttentionInfo(_bytes(clip), scaled, reference)
 
 
-def draw(info: AttentionInfo, theme: Theme = "light") -> go.Figure:
-    """Frames from left to right, one row per map; the reference point is a cross."""
+def draw(info: AttentionInfo, theme: Theme = "light", *, plain: bool = False, regions: int = 0) -> go.Figure:
+    """Frames from left to right, one row per map; the reference point is a cross.
+
+    Args:
+        info: the pictures.
+        theme: light or dark.
+        plain: begin with a row of frames without a map.
+        regions: frame so many of each map's most related cells, numbered from the strongest.
+    """
     if not info.maps:
         return themes.message("No attention map was given.", theme)
-    rows, columns = len(info.maps), len(info.frames)
-    chart = make_subplots(rows, columns, horizontal_spacing=0.01, vertical_spacing=0.04, row_titles=_titles(info.maps))
-    chart.update_layout(template=themes.template(theme), height=CELL_PIXELS * rows + 60, showlegend=False)
-    for row, each in enumerate(info.maps.values(), start=1):
+    titles = [*(["the clip"] if plain else []), *info.maps]
+    rows, columns = len(titles), len(info.frames)
+    chart = _grid(info, titles, theme)
+    pictures = [image_array_to_data_uri(frame) for frame in info.frames]
+    for row, frame in product(range(1, rows + 1), range(columns)):
+        chart.add_image(source=pictures[frame], hoverinfo="skip", row=row, col=frame + 1)
+    for row, each in enumerate(info.maps.values(), start=rows - len(info.maps) + 1):
         for frame in range(columns):
-            place = {"row": row, "col": frame + 1}
-            chart.add_image(z=info.frames[frame], hoverinfo="skip", **place)
-            chart.add_heatmap(**_overlay(each, info.frames.shape, frame), **place)
-    _draw_reference(chart, info)
-    chart.update_xaxes(visible=False)
-    chart.update_yaxes(visible=False, autorange="reversed")
+            chart.add_heatmap(**_overlay(each, info.frames.shape, frame), row=row, col=frame + 1)
+        for place, region in enumerate(top_regions(each, regions), start=1):
+            _draw_region(chart, info, each, region, place=place, row=row)
+    _draw_reference(chart, info, rows)
+    _, height, width, _ = info.frames.shape
+    chart.update_xaxes(visible=False, range=[-0.5, width - 0.5])
+    chart.update_yaxes(visible=False, range=[height - 0.5, -0.5])
     return chart
 
 
@@ -77,6 +98,21 @@ def top_regions(map_thw: ArrayLike, most: int = 5) -> list[tuple[int, int, int, 
     share = values / values.sum() if values.sum() else values
     places = zip(*np.unravel_index(order, values.shape), strict=True)
     return [(int(t), int(h), int(w), float(share[t, h, w])) for t, h, w in places]
+
+
+def native(map_thw: ArrayLike) -> NDArray[np.float64]:
+    """A map without the repeated rows and columns that enlarged it: a coarse scale's cells are counted once.
+
+    Left as it is where rows or columns are not all repeated equally often.
+    """
+    values = np.asarray(map_thw, dtype=float)
+    for axis in (1, 2):
+        changes = np.any(np.diff(values, axis=axis) != 0, axis=(0, 3 - axis))
+        first = np.flatnonzero(np.append(True, changes))
+        size = values.shape[axis]
+        if np.array_equal(first, np.arange(len(first)) * (size // len(first))) and size % len(first) == 0:
+            values = values.take(first, axis=axis)
+    return values
 
 
 def _scaled(values: NDArray[np.float64], frames: int, label: str) -> NDArray[np.float64]:
@@ -94,27 +130,87 @@ def _bytes(clip: NDArray[Any]) -> NDArray[np.uint8]:
     if clip.dtype != np.uint8:
         least, most = float(clip.min()), float(clip.max())
         clip = ((clip - least) / (most - least or 1.0) * 255).astype(np.uint8)
-    return clip if clip.ndim == 4 else np.repeat(clip[..., None], 3, axis=-1)
+    pictures = clip if clip.ndim == 4 else np.repeat(clip[..., None], 3, axis=-1)
+    return _smaller(pictures, -(-max(pictures.shape[1:3]) // MOST_PIXELS))
+
+
+def _smaller(pictures: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Means over squares of `factor` pixels; a last row or column that fills no square is left out."""
+    if factor == 1:
+        return pictures
+    count, height, width = (pictures.shape[0], *(side // factor for side in pictures.shape[1:3]))
+    whole = pictures[:, : height * factor, : width * factor]
+    means: NDArray[np.float64] = whole.reshape(count, height, factor, width, factor, 3).mean(axis=(2, 4))
+    return means.astype(np.uint8)
+
+
+def _grid(info: AttentionInfo, titles: Sequence[str], theme: Theme) -> go.Figure:
+    """One subplot per picture, a title above each row, and the frames' numbers below."""
+    rows, columns = len(titles), len(info.frames)
+    width = min(CELL_PIXELS, ROW_PIXELS / columns)
+    picture = width * info.frames.shape[1] / info.frames.shape[2]
+    height = rows * (picture + TITLE_PIXELS)
+    gap = TITLE_PIXELS / height
+    chart = make_subplots(rows, columns, horizontal_spacing=4 / (columns * (width + 4)), vertical_spacing=gap)
+    chart.update_layout(
+        template=themes.template(theme),
+        width=columns * (width + 4) + 20,
+        height=height + 2 * TITLE_PIXELS,
+        margin={"l": 10, "r": 10, "t": TITLE_PIXELS + 6, "b": TITLE_PIXELS - 6 + 12},
+        showlegend=False,
+    )
+    above = {"xref": "paper", "yref": "paper", "showarrow": False, "font": {"size": 12}}
+    for row, title in enumerate(titles, start=1):
+        top = chart.get_subplot(row, 1).yaxis.domain[1]
+        chart.add_annotation(text=html.escape(title), x=0, y=top, xanchor="left", yanchor="bottom", **above)
+    for frame in range(columns):
+        middle = sum(chart.get_subplot(rows, frame + 1).xaxis.domain) / 2
+        chart.add_annotation(text=f"frame {frame}", x=middle, y=0, xanchor="center", yanchor="top", **above)
+    return chart
 
 
 def _overlay(values: NDArray[np.float64], shape: Sequence[int], frame: int) -> dict[str, Any]:
     """The map of one frame, its cells stretched over the picture."""
-    _, height, width, _ = shape
     part = values[frame * len(values) // shape[0]]
     return {
         "z": part,
-        "x": (np.arange(part.shape[1]) + 0.5) * width / part.shape[1] - 0.5,
-        "y": (np.arange(part.shape[0]) + 0.5) * height / part.shape[0] - 0.5,
-        "zmin": min(0.0, float(values.min())),
+        "x": _centres(shape[2], part.shape[1]),
+        "y": _centres(shape[1], part.shape[0]),
+        "zmin": -1.0,
         "zmax": 1.0,
-        "colorscale": "Cividis",
-        "opacity": OVERLAY,
+        "colorscale": OVERLAY,
         "showscale": False,
         "hovertemplate": "%{z:.2f} of the strongest<extra></extra>",
     }
 
 
-def _draw_reference(chart: go.Figure, info: AttentionInfo) -> None:
+def _centres(pixels: int, cells: int) -> NDArray[np.float64]:
+    """Where a map's cells lie on a picture; the two edges where there is one cell, which has no neighbour to tell."""
+    if cells == 1:
+        return np.array([-0.5, pixels - 0.5])
+    return (np.arange(cells) + 0.5) * pixels / cells - 0.5
+
+
+def _draw_region(
+    chart: go.Figure,
+    info: AttentionInfo,
+    values: NDArray[np.float64],
+    region: tuple[int, int, int, float],
+    *,
+    place: int,
+    row: int,
+) -> None:
+    frame, top, left, share = region
+    tall, wide = (pixels / cells for pixels, cells in zip(info.frames.shape[1:3], values.shape[1:], strict=True))
+    x, y = [left * wide - 0.5, (left + 1) * wide - 0.5], [top * tall - 0.5, (top + 1) * tall - 0.5]
+    column = frame * (len(info.frames) // len(values)) + 1
+    corners = {"x": [x[0], x[1], x[1], x[0], x[0]], "y": [y[0], y[0], y[1], y[1], y[0]], "mode": "lines"}
+    said = f"{place}. most related: {share:.1%} of the attention<extra></extra>"
+    for color, width in (("rgba(0,0,0,0.8)", 3.5), ("#ffffff", 1.5)):
+        chart.add_scatter(**corners, line={"color": color, "width": width}, hovertemplate=said, row=row, col=column)
+
+
+def _draw_reference(chart: go.Figure, info: AttentionInfo, rows: int) -> None:
     if info.reference is None:
         return
     first = next(iter(info.maps.values()))
@@ -122,11 +218,8 @@ def _draw_reference(chart: go.Figure, info: AttentionInfo) -> None:
     step = len(info.frames) // len(first)
     _, height, width, _ = info.frames.shape
     x, y = (column + 0.5) * width / first.shape[2] - 0.5, (row + 0.5) * height / first.shape[1] - 0.5
-    cross = {"symbol": "cross-thin", "size": 16, "line": {"width": 3, "color": "#d55e00"}}
-    shared = {"mode": "markers", "marker": cross, "hovertemplate": "reference<extra></extra>", "col": frame * step + 1}
-    for at in range(1, len(info.maps) + 1):
-        chart.add_scatter(x=[x], y=[y], row=at, **shared)
-
-
-def _titles(maps: dict[str, NDArray[np.float64]]) -> list[str]:
-    return [html.escape(label) for label in maps]
+    shared = {"x": [x], "y": [y], "mode": "markers", "hovertemplate": "reference<extra></extra>"}
+    for at in range(1, rows + 1):
+        for color, size, line in (("#ffffff", 17, 6), ("#0072b2", 14, 3)):
+            cross = {"symbol": "cross-thin", "size": size, "line": {"width": line, "color": color}}
+            chart.add_scatter(**shared, marker=cross, row=at, col=frame * step + 1)

@@ -112,7 +112,7 @@ def draw(info: FrontierInfo, theme: Theme = "light") -> go.Figure:
     chart.update_xaxes(title_text=_axis_title(info), tickformat="~s", type="log" if info.logarithmic else "linear")
     if info.logarithmic:
         chart.update_xaxes(dtick="D2")
-    chart.update_yaxes(title_text=f"{info.metric.title} ({info.metric.unit})", range=_vertical_range(info))
+    chart.update_yaxes(title_text=f"{info.metric.title} ({info.metric.unit})", range=vertical_range(info))
     return chart
 
 
@@ -233,7 +233,7 @@ def _draw_block(chart: go.Figure, block: str, points: Sequence[Point]) -> None:
     )
 
 
-def _vertical_range(info: FrontierInfo) -> list[float]:
+def vertical_range(info: FrontierInfo) -> list[float]:
     """From the means: stray seeds and the intervals they cause would squeeze all other arms."""
     seen = [point.mean for point in info.points]
     room = 0.08 * (max(seen) - min(seen) or 1.0)
@@ -253,7 +253,7 @@ def zoom(info: FrontierInfo) -> tuple[list[float], list[float]] | None:
         ranges.append([min(seen) - room, max(seen) + room])
     if info.logarithmic:
         ranges[0] = [float(np.log10(max(end, 1e-9))) for end in ranges[0]]
-    full = _vertical_range(info)
+    full = vertical_range(info)
     return (ranges[0], ranges[1]) if np.ptp(ranges[1]) < 0.5 * np.ptp(full) else None
 
 
