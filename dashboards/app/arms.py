@@ -87,20 +87,25 @@ def _row(view: View, arm: str, row: dict[str, Any], seeds: Component) -> Compone
     marks = [parts.tag("control")] if row["control"] else [parts.tag("best")] if certain else []
     if row["leading"]:
         marks = [parts.tag("≈ best", "cannot be told apart from the best arm")]
-    swatch = html.Span(className="swatch", style={"background": row["color"]})
-    name = html.Button(row["label"], className="link", title=row["settings"], **{"data-choose": arm})
+    name = html.Button(
+        row["label"],
+        className="link swatched",
+        title=row["settings"],
+        style={"borderLeftColor": row["color"]},
+        **{"data-choose": arm},
+    )
     troubles = [html.Small(trouble, className="trouble") for trouble in row["troubles"]]
     why = [html.Small(row["reason"])] if row["verdict"] == "undecided" else []
-    span = row["span"] if row["span"] != text.MISSING else ""
+    span = [html.Small(row["span"])] if row["span"] != text.MISSING else []
     cells = [
-        parts.td(swatch, name, *marks, *troubles, css="arm"),
+        parts.td(name, *marks, *troubles, css="arm"),
         parts.td(seeds),
-        parts.td(row["mean"], " ", parts.small(row["half"]), number=True),
+        parts.td(f"{row['mean']} {row['half']}", number=True),
         parts.td(int(row["n"]), number=True),
-        parts.td(row["difference"], " ", parts.small(span), number=True),
-        parts.td(parts.verdict(row["verdict"], row["reason"]), *why, css="judged"),
+        parts.td(f"{row['difference']} ", *span, number=True),
+        parts.td(parts.judged(row["verdict"]), *why, css=f"judged verdict {row['verdict']}", title=row["reason"]),
         parts.td(row["p"], number=True),
-        parts.td(row["macs"], " ", parts.small(row["ratio"]), number=True),
+        parts.td(f"{row['macs']} {row['ratio']}", number=True),
         parts.td(row["params"], number=True),
     ]
     return html.Tr(cells, className=css or None)

@@ -58,6 +58,19 @@
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, { longrange: { address: address, title: title } });
 
+  // The chosen arm's card appears above the table: follow it there, also from the table's end.
+  function reveal() {
+    const page = document.getElementById("page");
+    const watch = new MutationObserver(function () {
+      const card = page.querySelector(".card.chosen");
+      if (!card) return;
+      watch.disconnect();
+      card.scrollIntoView({ block: "nearest" });
+    });
+    watch.observe(page, { childList: true, subtree: true, characterData: true, attributes: true });
+    window.setTimeout(() => watch.disconnect(), 5000);
+  }
+
   document.addEventListener("click", function (event) {
     const button = event.target.closest("#theme-button, [data-choose]");
     if (!button) return;
@@ -68,6 +81,7 @@
       return;
     }
     const arm = button.dataset.choose;
+    if (arm) reveal();
     window.dash_clientside.set_props("url", { search: spelled(changed({ arm: arm ? [arm] : [] })) });
   });
 })();

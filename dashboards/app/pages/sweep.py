@@ -19,7 +19,8 @@ from dashboards.figures import curves as draw_curves
 from dashboards.figures import frontier as draw_frontier
 
 TITLE = "Answer"
-MOST_POINTS = 250  # a chart with more is a cloud, and slow
+MOST_POINTS = 150  # a chart with more is a cloud, and slow
+MOST_WITH_SEEDS = 60  # with more arms, single seeds are left to the table
 FRONTIER_LEAD = (
     "Further {up} is more accurate, further left is cheaper. The dotted line joins the arms that nothing beats at "
     "their cost, with its 95 % band. Small dots are seeds, bars 95 % intervals, faded arms are dominated. Click an "
@@ -40,8 +41,8 @@ def render(view: View) -> list[Component]:
     return [
         *head,
         _controls(view, held, table, len(shown)),
-        *_selected(view, held, table),
         _frontier(view, held, shown),
+        *_selected(view, held, table),
         arms.table_card(view, held, table, shown),
         _curves(view, held, table),
     ]
@@ -144,7 +145,7 @@ def _frontier(view: View, held: Held, shown: pd.DataFrame) -> Component:
     full = held.keep(lambda: held.frontier_info(view.metric, view.cost), "frontier", view.metric, view.cost)
     kept = set(shown.index)
     points = [point for point in full.points if point.arm_id in kept]
-    info = dataclasses.replace(full, points=tuple(_nearest(full, points)))
+    info = _drawable(full, points)
     left = len(points) - len(info.points)
     up = "up" if full.metric.higher_is_better else "down"
     figure = draw_frontier.draw(info, view.theme)
@@ -163,12 +164,19 @@ def _frontier(view: View, held: Held, shown: pd.DataFrame) -> Component:
     )
 
 
-def _nearest(full: draw_frontier.FrontierInfo, points: list[draw_frontier.Point]) -> list[draw_frontier.Point]:
-    """As many points as a chart can show: on the frontier, within noise of it, then the best."""
-    if len(points) <= MOST_POINTS:
-        return points
-    rank, sign = {ON: 0, NEAR: 1}, -1 if full.metric.higher_is_better else 1
-    return sorted(points, key=lambda point: (rank.get(point.standing, 2), sign * point.mean))[:MOST_POINTS]
+def _drawable(full: draw_frontier.FrontierInfo, points: list[draw_frontier.Point]) -> draw_frontier.FrontierInfo:
+    """As much as a chart can show: arms on the frontier, within noise of it, then the best; the band's steps only."""
+    if len(points) > MOST_POINTS:
+        rank, sign = {ON: 0, NEAR: 1}, -1 if full.metric.higher_is_better else 1
+        points = sorted(points, key=lambda point: (rank.get(point.standing, 2), sign * point.mean))[:MOST_POINTS]
+    if len(points) > MOST_WITH_SEEDS:
+        points = [dataclasses.replace(point, seeds=()) for point in points]
+    steps = [
+        step
+        for before, step in zip([None, *full.band], full.band, strict=False)
+        if not before or before[1:] != step[1:]
+    ]
+    return dataclasses.replace(full, points=tuple(points), band=tuple(steps))
 
 
 def _zooms(view: View) -> Component:
