@@ -228,9 +228,7 @@ def _label_problems(listing: Listing, class_count: int | None) -> list[str]:
     if not found and 0 < count < 2:
         found.append("all clips have one label: two classes are the least")
     if class_count is not None and count > class_count:
-        found.append(
-            f"{count} classes are on disk, class_count is {class_count}: raise it or leave it out"
-        )
+        found.append(f"{count} classes are on disk, class_count is {class_count}: raise it or leave it out")
     return found
 
 

@@ -236,14 +236,15 @@ def _decode_wanted(
     left = sorted(set(times))
     made: dict[int, Pixels] = {}
     position: int | None = None  # time stamp of the last decoded frame; None before the first
-    frames: Iterator[Any] = _decode_all(container, stream, deadline)
+    every = frozenset(left)
+    frames: Iterator[Any] = _decode_all(container, stream, deadline, every)
     while left:
         start = table.keys[max(0, bisect_right(table.keys, left[0]) - 1)]
         if start > (table.times[0] if position is None else position):
             # Cheaper to start at that key frame than to decode up to it.
             container.seek(start, stream=stream, backward=True)
-            frames = _decode_all(container, stream, deadline)
-        position = _next_time(frames, left[0], made, set(left), scale)
+            frames = _decode_all(container, stream, deadline, every)
+        position = _next_time(frames, left[0], made, every, scale)
         if position is None:
             return None
         left = [time for time in left if time > position]
@@ -252,7 +253,9 @@ def _decode_wanted(
     return _stacked([made[time] for time in times])
 
 
-def _next_time(frames: Iterator[Any], goal: int, made: dict[int, Pixels], wanted: set[int], scale: Scale) -> int | None:
+def _next_time(
+    frames: Iterator[Any], goal: int, made: dict[int, Pixels], wanted: frozenset[int], scale: Scale
+) -> int | None:
     """Decode until the frame at `goal` is made; the time stamp reached, or None if it is not among the frames."""
     for frame in frames:
         if frame.pts is None or frame.pts > goal:
@@ -264,21 +267,32 @@ def _next_time(frames: Iterator[Any], goal: int, made: dict[int, Pixels], wanted
     return None
 
 
-def _decode_all(container: Any, stream: Any, deadline: float) -> Iterator[Any]:
+def _decode_all(container: Any, stream: Any, deadline: float, wanted: frozenset[int] | None = None) -> Iterator[Any]:
     """Frames in display order from where the container stands.
+
+    Args:
+        container: opened.
+        stream: of it.
+        deadline: on the monotonic clock.
+        wanted: time stamps of the frames that matter: others are left undecoded where no frame builds on them.
 
     Raises:
         UnreadableVideo: the time is up, or a damaged frame is reached.
     """
     count = 0
+    context = stream.codec_context
     try:
-        for frame in container.decode(stream):
-            _in_time(deadline)
-            _check_size(frame.width, frame.height)
-            if frame.is_corrupt:
-                raise UnreadableVideo(f"damaged after {count} frames")
-            count += 1
-            yield frame
+        for packet in container.demux(stream):
+            if wanted is not None:
+                needed = packet.pts is None or packet.pts in wanted
+                context.skip_frame = "DEFAULT" if needed else "NONREF"
+            for frame in packet.decode():
+                _in_time(deadline)
+                _check_size(frame.width, frame.height)
+                if frame.is_corrupt:
+                    raise UnreadableVideo(f"damaged after {count} frames")
+                count += 1
+                yield frame
     except av.FFmpegError as error:
         raise UnreadableVideo(f"after {count} frames: {_reason(error)}") from error
 

@@ -283,5 +283,5 @@ def test_odd_videos_give_right_frames_or_a_typed_error(name, outcome, decoded):
 def test_a_video_that_breaks_off_gives_the_frames_before_the_break(tmp_path):
     path = shutil.copy(ODD / "decord__corrupted.mp4", tmp_path)
     assert read_frames(Path(path), at(0, 20), Scale(32)).shape[0] == 2
-    with pytest.raises(UnreadableVideo, match="after 28 frames"):
+    with pytest.raises(UnreadableVideo, match=r"after \d+ frames: invalid data"):
         read_frames(Path(path), at(0, 40), Scale(32))
