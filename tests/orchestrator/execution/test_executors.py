@@ -141,7 +141,8 @@ def test_cancelling_keeps_what_is_done_and_leaves_the_rest(executor: Executor, a
     ("script", "cause"), [("kill-once", Cause.LOST), ("term-once", Cause.LOST), ("hang-once", Cause.HANGING)]
 )
 def test_a_trial_survives_its_worker(attempts: Attempts, ray_executor: Executor, script: str, cause: Cause) -> None:
-    todo = [dataclasses.replace(attempt, hang_seconds=8.0) for attempt in attempts(script, seeds=(1,))]
+    limit = 20.0 if script == "hang-once" else None  # a busy machine is slow to import torch; that is no hang
+    todo = [dataclasses.replace(attempt, hang_seconds=limit) for attempt in attempts(script, seeds=(1,))]
     events = by_trial(list(ray_executor.run(todo)))
     for group in events.values():
         assert group[-1].state == "finished"  # type: ignore[union-attr]
