@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from videos import SHARED, make_folder, write_video
+from videos import SHARED, make_folder, write_image, write_video
 
 from workloads.data import store
 from workloads.data.folder import FolderClips
@@ -206,12 +206,32 @@ def test_one_seed_gives_the_same_bits_with_any_number_of_data_workers(tmp_path):
 @pytest.mark.skipif(not DEPTH.is_dir(), reason="needs the depth clips in ../shared/data")
 def test_control_and_non_local_train_on_real_depth_clips(tmp_path):
     few = {"draw_classes": 4, "draw_seed": 0, "colour": "grey", "dataset": "msr-action3d-depth"}
-    backbone = {"name": "resnet_tiny", "frames": 8, "size": 56, "channels": 1, "classes": 4, "strides": [2, 2, 2, 1]}
-    recipe = {"epochs": 8, "batch": 8, "lr": 5e-3, "warmup_epochs": 1.0}
+    shape = {"frames": 8, "size": 56, "channels": 1, "classes": 4}
+    backbone = {"name": "resnet_tiny", **shape, "widths": [16, 32, 64, 64], "strides": [2, 2, 2, 1]}
+    recipe = {"epochs": 16, "batch": 8, "lr": 5e-3, "weight_decay": 5e-2, "warmup_epochs": 1.0}
     for block, insertion in ((None, {}), ({"name": "nl", "scale": "sqrt"}, {"res4": [0]})):
         trial = spec(DEPTH, block=block, insertion=insertion, backbone=backbone, recipe=recipe, **few)
         workload = trial.workload.open()
         progress = list(workload.run(trial, context(tmp_path / trial.block.name)))
         losses = [event.metrics["train_loss"] for event in progress if isinstance(event, EpochDone)]
-        assert losses[-1] < 0.75 * losses[0]
-        assert progress[-1].metrics["top1_percent"] > 40  # chance is 25
+        assert losses[-1] < 0.8 * losses[0]
+        assert progress[-1].metrics["top1_percent"] > 45  # chance is 25; 67 and 65 when this was written
+
+
+def test_images_and_frame_folders_are_trained_on_like_videos(tmp_path):
+    for split in ("train", "val"):
+        for label, value in (("dark", 40), ("light", 200)):
+            for number in range(4):
+                pixels = np.full((40, 48, 3), value + number, np.uint8)
+                write_image(tmp_path / "images" / split / label / f"{number}.JPEG", pixels)
+                video = tmp_path / "frames" / "20bn-something-something-v1" / f"{split}{value + number}"
+                write_image(video / "1.jpg", pixels)
+    for split, name in (("train", "train"), ("val", "validation")):
+        lines = [f"{split}{value + number};{value}" for value in (40, 200) for number in range(4)]
+        (tmp_path / "frames" / f"something-something-v1-{name}.csv").write_text("\n".join(lines))
+    for folder, workload, frames in (("images", "imagenet", 1), ("frames", "something-v1", 4)):
+        given = {"name": workload, "class_count": 2}
+        backbone = {**INPUT, "frames": frames}
+        recipe = {"epochs": 6, "batch": 4, "lr": 1e-2}
+        trial = spec(tmp_path / folder, backbone=backbone, recipe=recipe, **given)
+        assert finished(trial, tmp_path / workload).metrics["top1_percent"] == 100
