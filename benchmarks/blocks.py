@@ -1,17 +1,24 @@
 """Every block against its plain N x N form: time and peak memory, forward and forward + backward.
 
-    python -m benchmarks.blocks                       # every block, every listed map, one JSON file
+    python -m benchmarks.blocks                       # every block, every listed map: ten minutes on two idle cores
+    python -m benchmarks.blocks --quick               # default configs on the res4 map: one or two minutes
     python -m benchmarks.blocks --only nl --maps res3 --repeats 3
 
 Both forms of a block run in one process and alternate, so that whatever slows the machine slows both; raw samples are
 kept. Peak memory is measured in one fresh process per form: on a CPU the growth of the resident set over the built
-block and its input, on a GPU what the allocator reports. Speed-ups are ratios of medians.
+block and its input, on a GPU what the allocator reports. Speed-ups are ratios of medians. Every case has its share of
+`--minutes`, which bounds its samples; cases that find no time left are named in the file.
+
+The plain form is the block with `implementation="reference"`: the N x N map as the paper writes it, with PyTorch's
+operators. For BAT that is every channel multiplied by the expanded H x H, W x W and T x T matrices of its group, as in
+the released code. Blocks without a faster evaluation have one form only.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
@@ -46,25 +53,42 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(_child(json.loads(arguments.child))))
         return
+    if arguments.quick:
+        arguments.maps, arguments.minutes = ["res4"], min(arguments.minutes, 1.5)
     machine = _machine(arguments.device)
-    rows = []
-    for case in _cases(arguments):
-        row = {**case, **_measured(case)}
-        rows.append(row)
-        print(_line(row), flush=True)
+    rows, left_out = _within(60 * arguments.minutes, list(_cases(arguments)))
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     file = arguments.out or RESULTS / f"blocks-{arguments.device}-{stamp}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"machine": machine, "measured_at": stamp, "rows": rows}, indent=1) + "\n")
-    print(f"wrote {file}")
+    file.write_text(
+        json.dumps({"machine": machine, "measured_at": stamp, "rows": rows, "left_out": left_out}, indent=1) + "\n"
+    )
+    print(f"wrote {file}" + (f"; {len(left_out)} cases left out for want of time" if left_out else ""))
+
+
+def _within(seconds: float, cases: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Measure the cases until the time is up; the rows, and what was left out."""
+    end = time.monotonic() + seconds
+    rows: list[dict[str, Any]] = []
+    for done, case in enumerate(cases):
+        left = end - time.monotonic()
+        if left <= 0:
+            return rows, [{key: missed[key] for key in ("config", "map", "dtype")} for missed in cases[done:]]
+        # A case cheaper than its share leaves the rest to those after it.
+        timed = {**case, "seconds": left / (len(cases) - done)}
+        rows.append({**timed, **_measured(timed)})
+        print(_line(rows[-1]), flush=True)
+    return rows, []
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=block_names(), help="block names")
+    parser.add_argument("--quick", action="store_true", help="default configs on the res4 map within 1.5 minutes")
+    parser.add_argument("--minutes", type=float, default=10.0, help="start no case after this; limits samples too")
     parser.add_argument("--maps", nargs="+", default=list(MAPS), choices=list(MAPS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--repeats", type=int, default=7, help="samples per form")
+    parser.add_argument("--repeats", type=int, default=7, help="most samples per form")
     parser.add_argument("--memory-gib", type=float, default=None, help="skip the plain form above this (default: free)")
     parser.add_argument("--out", type=Path, help="file to write instead of one under benchmarks/results")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -74,7 +98,8 @@ def _arguments() -> argparse.Namespace:
 def _cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     limit = arguments.memory_gib or _free_gib(arguments.device)
     for name in arguments.only:
-        for config in _forms(config_type(name)()):
+        default = config_type(name)()
+        for config in [default] if arguments.quick else _forms(default):
             for where in arguments.maps:
                 batch, shape = MAPS[where]
                 if config.problems(shape):
@@ -159,10 +184,13 @@ def _step(task: dict[str, Any], form: str, device: torch.device) -> Callable[[bo
 
 def _times(task: dict[str, Any], runs: dict[str, Callable[[bool], None]], device: torch.device) -> dict[str, Any]:
     samples: dict[str, list[float]] = {}
-    for passes, backward in (("forward", False), ("forward_backward", True)):
+    start = time.monotonic()
+    for passes, backward, share in (("forward", False, 0.2), ("forward_backward", True, 0.6)):
         for run in runs.values():
             run(backward)
-        for _ in range(task["repeats"]):
+        for repeat in range(task["repeats"]):
+            if repeat and time.monotonic() - start > share * task["seconds"]:
+                break
             for form, run in runs.items():
                 samples.setdefault(f"{passes}_s_{form}", []).append(_seconds(run, backward, device))
     return dict(samples)
@@ -209,6 +237,7 @@ def _machine(device: str) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "threads": torch.get_num_threads(),
+        "load_average_at_start": os.getloadavg(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         **gpu,

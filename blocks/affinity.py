@@ -4,11 +4,13 @@ Every function answers ``y_i = sum_j f(q_i, k_j) v_j`` for all queries i. What `
 `pairwise`; how the sum is evaluated is the implementation and lives in `attend`:
 
     form           f(q_i, k_j)                         `auto` evaluates by
-    softmax        exp(s q_i.k_j) / sum_j' exp(...)    the fused kernel; chunks of queries where it has none
+    softmax        exp(s q_i.k_j) / sum_j' exp(...)    the fused kernel (*); chunks of queries where it has none (*)
     dot_product    s q_i.k_j                           re-association q (k^T v): linear in N
-    relu           max(s q_i.k_j, 0)                   chunks of queries, recomputed in the backward pass
-    cosine         max(cos(q_i, k_j), 0)               the same, on unit vectors
-    concatenation  max(q_i + k_j, 0), width d = 1      sorted keys and prefix sums: O(N log N)
+    relu           max(s q_i.k_j, 0)                   chunks of queries, recomputed in the backward pass (*)
+    cosine         max(cos(q_i, k_j), 0)               the same, on unit vectors (*)
+    concatenation  max(q_i + k_j, 0), width d = 1      sorted keys and prefix sums: O(N log N) (*)
+
+(*) On small maps, where the N x N map is the fastest evaluation, `auto` forms it: see `_small`.
 
 With `normalise`, every form but softmax is divided by the number of keys. `attend` sums over the *keys*, whose weights
 sum to one for softmax. A paper that writes ``Fo = V A`` with ``A = softmax(Q^T K)`` over the columns (HG-NL eq. 3-4)
@@ -33,6 +35,9 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from blocks.chunked import chunked_attention
 from blocks.configs import Implementation
 from blocks.prefix_sums import concatenation_attention
+
+# Tests compare every evaluation on small maps, where the plain one would be chosen: they turn this off.
+_KEEP_SMALL_MAPS = True
 
 Form = Literal["softmax", "dot_product", "relu", "cosine", "concatenation"]
 
@@ -86,9 +91,9 @@ def attend(
         v: values.
         scale: the factor s on the products.
         normalise: divide by the number of keys (all forms but softmax).
-        implementation: `reference` forms the N x N map; `auto` only where that is cheaper.
+        implementation: `reference` forms the N x N map; `auto` only where it is so small that this is faster.
     """
-    if implementation == "reference":
+    if implementation == "reference" or _small(form, q, k, v):
         weights = pairwise(form, q, k, scale=scale, normalise=normalise)
         return weights @ v.to(weights.dtype)
     q, k, v = _one_dtype(q, k, v)
@@ -120,9 +125,30 @@ def unit(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
     return F.normalize(wide, dim=-1).to(x.dtype)
 
 
+def _small(form: Form, q: Queries, k: Keys, v: Values) -> bool:
+    """Whether the plain form beats the fast evaluation, forward and backward; bounds measured on one CPU core.
+
+    Against recomputation the map costs memory traffic and saves a product of the width of the queries; against the
+    fused kernel it saves start-up costs, on which wide products spend less; the sort pays once per map.
+    """
+    pairs, width = q.shape[2] * k.shape[2], q.shape[3]
+    elements = q.shape[0] * q.shape[1] * pairs
+    if form == "dot_product" or not _KEEP_SMALL_MAPS:
+        return False
+    if form == "concatenation":
+        return statically_known_true(pairs <= 1 << 16)
+    if form == "softmax" and not _unfused(q, v):
+        return q.device.type == "cpu" and statically_known_true(elements <= max(16, width) << 14)
+    return statically_known_true(elements <= max(128, width) << 14)
+
+
+def _unfused(q: Queries, v: Values) -> bool:
+    """The fused CPU kernel wants one width; where it has to decline, PyTorch would silently form the N x N map."""
+    return q.device.type == "cpu" and q.shape[-1] != v.shape[-1]
+
+
 def _softmax(q: Queries, k: Keys, v: Values, scale: float) -> Output:
-    # The fused CPU kernel wants one width; where it has to decline, PyTorch would silently form the N x N map.
-    if q.device.type == "cpu" and q.shape[-1] != v.shape[-1]:
+    if _unfused(q, v):
         return chunked_attention("softmax", q, k, v, scale, 1)
     # The kernels stream rows; channels-first maps arrive transposed and would be read with stride N.
     return F.scaled_dot_product_attention(q.contiguous(), k.contiguous(), v.contiguous(), scale=scale)

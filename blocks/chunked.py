@@ -10,13 +10,15 @@ Code consulted: none.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
+from math import prod
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-# Elements of the map held at once: 16 MB in float32, enough to keep matrix products efficient.
-_MAP_ELEMENTS = 1 << 22
+# Elements of the map held at once: 4 MB in float32, near the caches and enough to keep matrix products efficient.
+_MAP_ELEMENTS = 1 << 20
 
 
 def chunked_attention(
@@ -48,9 +50,9 @@ def chunked_attention(
 def _forward(q: Tensor, k: Tensor, v: Tensor, softmax: bool, scale: float, divisor: int) -> Tensor:
     y = v.new_empty(*q.shape[:2], v.shape[-1])
     with torch.autocast(q.device.type, enabled=False):
-        for rows in _chunks(q, k):
-            weights = _weights(q[:, rows], k, softmax, scale)
-            y[:, rows] = torch.baddbmm(y[:, rows], weights, v, beta=0, alpha=1 / divisor)
+        for maps, rows, logits, weights in _chunks(q, k):
+            _weigh(q[maps, rows], k[maps], softmax, scale, logits, weights)
+            _product(y[maps, rows], weights, v[maps], 1 / divisor)
     return y
 
 
@@ -69,14 +71,15 @@ def _backward(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, softmax: bool, scale: float, divisor: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     wide = torch.promote_types(q.dtype, torch.float32)  # sums over chunks lose nothing in half precision
-    dq, dk, dv = torch.empty_like(q), k.new_zeros(k.shape, dtype=wide), v.new_zeros(v.shape, dtype=wide)
+    dq, dk, dv = q.new_empty(q.shape), k.new_zeros(k.shape, dtype=wide), v.new_zeros(v.shape, dtype=wide)
     with torch.autocast(q.device.type, enabled=False):
-        for rows in _chunks(q, k):
-            weights = _weights(q[:, rows], k, softmax, scale)
-            dv += torch.bmm(weights.mT, dy[:, rows])
-            dlogits = _activation_backward(torch.bmm(dy[:, rows], v.mT), weights, softmax)
-            dq[:, rows] = torch.baddbmm(dq[:, rows], dlogits, k, beta=0, alpha=scale / divisor)
-            dk += torch.bmm(dlogits.mT, q[:, rows])
+        for maps, rows, logits, weights in _chunks(q, k):
+            _weigh(q[maps, rows], k[maps], softmax, scale, logits, weights)
+            _accumulate(dv[maps], weights.mT, dy[maps, rows])
+            dlogits = _product(logits, dy[maps, rows], v[maps].mT)
+            _activate_backward(dlogits, weights, softmax)
+            _product(dq[maps, rows], dlogits, k[maps], scale / divisor)
+            _accumulate(dk[maps], dlogits.mT, q[maps, rows])
     return dq, dk.mul_(scale / divisor).to(k.dtype), dv.div_(divisor).to(v.dtype)
 
 
@@ -84,7 +87,7 @@ def _backward(
 def _(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, softmax: bool, scale: float, divisor: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), k.new_empty(k.shape), v.new_empty(v.shape)
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -100,18 +103,44 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 _forward.register_autograd(_gradients, setup_context=_save)
 
 
-def _weights(q: Tensor, k: Tensor, softmax: bool, scale: float) -> Tensor:
-    logits = torch.baddbmm(q.new_empty(()), q, k.mT, beta=0, alpha=scale)
-    return torch.softmax(logits, dim=-1) if softmax else logits.relu_()
+def _chunks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """Which maps and which of their rows to hold next, and two buffers `[maps, rows, m]` for them.
+
+    Fresh memory for every chunk would cost as much as a pass over it: the buffers are the same two every time.
+    """
+    g, n, m = q.shape[0], q.shape[1], k.shape[1]
+    rows = min(n, max(1, _MAP_ELEMENTS // max(1, m)))
+    maps = min(g, max(1, _MAP_ELEMENTS // max(1, rows * m)))
+    buffers = q.new_empty(2, maps * rows * m)
+    for first, start in product(range(0, g, maps), range(0, n, rows)):
+        shape = (min(maps, g - first), min(rows, n - start), m)
+        logits, weights = (buffer[: prod(shape)].view(shape) for buffer in buffers)
+        yield slice(first, first + maps), slice(start, start + rows), logits, weights
 
 
-def _activation_backward(dweights: Tensor, weights: Tensor, softmax: bool) -> Tensor:
+def _weigh(q: Tensor, k: Tensor, softmax: bool, scale: float, logits: Tensor, weights: Tensor) -> None:
+    """Fill `weights`; `logits` is room to work in."""
+    if softmax:
+        torch.softmax(_product(logits, q, k.mT, scale), dim=-1, out=weights)
+    else:
+        _product(weights, q, k.mT, scale).relu_()
+
+
+def _activate_backward(dweights: Tensor, weights: Tensor, softmax: bool) -> None:
+    """Turn the gradient of the weights into the gradient of the scaled products, in place."""
     if softmax:
         inner = torch.linalg.vecdot(dweights, weights).unsqueeze(-1)
-        return dweights.sub_(inner).mul_(weights)
-    return dweights.mul_(weights > 0)
+        dweights.sub_(inner).mul_(weights)
+    else:
+        torch.ops.aten.threshold_backward.grad_input(dweights, weights, 0, grad_input=dweights)
 
 
-def _chunks(q: Tensor, k: Tensor) -> Iterator[slice]:
-    size = max(1, _MAP_ELEMENTS // max(1, q.shape[0] * k.shape[1]))
-    return (slice(start, start + size) for start in range(0, q.shape[1], size))
+def _product(out: Tensor, a: Tensor, b: Tensor, alpha: float = 1.0) -> Tensor:
+    return torch.baddbmm(out, a, b, beta=0, alpha=alpha, out=out)
+
+
+def _accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if total.dtype == a.dtype:
+        total.baddbmm_(a, b)
+    else:
+        total += torch.bmm(a, b)

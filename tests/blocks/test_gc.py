@@ -115,7 +115,7 @@ def test_attention_is_one_map_for_all_positions_and_sums_to_one() -> None:
     torch.testing.assert_close(block(x) - x, block.up(block.norm(block.down(context)).relu()).expand_as(x))
 
 
-@pytest.mark.parametrize("shape", [Shape(C, 3, 5, 7), Shape(C, 1, 1, 1), Shape(R, 3, 5, 7)], ids=str)
+@pytest.mark.parametrize("shape", [Shape(C, 3, 5, 7), Shape(C, 1, 1, 1), Shape(2 * R, 3, 5, 7)], ids=str)
 def test_cost_is_what_runs(shape: Shape) -> None:
     with torch.device("meta"):
         block = GC(GCConfig(reduction=R), shape)
@@ -133,3 +133,9 @@ def test_state_dict_is_stable() -> None:
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="24 channels are not divisible by reduction=16"):
         GC(GCConfig(), Shape(24, 3, 5, 7))
+
+
+def test_a_bottleneck_of_one_channel_is_refused_since_its_norm_is_zero() -> None:
+    with pytest.raises(ValueError, match="reduction=16 leaves one of 16 channels"):
+        GC(GCConfig(), Shape(16, 3, 5, 7))
+    assert GCConfig(reduction=8).problems(Shape(16, 3, 5, 7)) == []
