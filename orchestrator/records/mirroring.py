@@ -65,6 +65,7 @@ class Copy:
     seed: int
     state: State
     spec: Mapping[str, Any]
+    data_fingerprint: str
     params: int | None
     executed_macs: int | None
     started_at: float
@@ -224,6 +225,7 @@ def _copy(row: Any, attempt: Any, points: Sequence[Point], results: Mapping[str,
         seed=row.seed,
         state=State(row.state),
         spec=row.spec,
+        data_fingerprint=row.data_fingerprint,
         params=row.params,
         executed_macs=row.executed_macs,
         started_at=row.ended_at if row.started_at is None else row.started_at,

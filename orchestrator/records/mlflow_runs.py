@@ -4,10 +4,13 @@
 - metrics: per epoch under their own names, step = epoch; final values under `final/NAME`; `model/params` and
   `model/executed_macs`, so that MLflow's own charts can put accuracy over cost.
 - tags `longrange.*`: what one searches and groups by.
+- dataset: the workload by its name; its digest is the fingerprint of the data, or of the configuration where that says
+  everything (embedded data).
 """
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import math
@@ -18,6 +21,7 @@ from typing import Any
 
 from orchestrator.records.mirroring import Copy, Sweep
 from orchestrator.records.schema import State
+from orchestrator.trial import canonical_json
 
 PREFIX = "longrange."
 KIND, TRIAL, UID, ENDED_AT = (PREFIX + name for name in ("kind", "trial_id", "sweep_uid", "ended_at"))
@@ -32,6 +36,8 @@ STATUS = {
     State.FAILED: "FAILED",
     State.CANCELLED: "KILLED",
 }
+CONTEXT = ("mlflow.data.context", "training")  # how a run uses its dataset; MLflow's own word
+NAME_LIMIT, DIGEST_LIMIT = 500, 36  # characters, of datasets
 VALUE_LIMIT = 5_000  # characters of a param or tag, below the limits of every MLflow since 3.4
 
 
@@ -43,6 +49,24 @@ class Value:
     value: float
     at_ms: int
     step: int
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run was trained on, as MLflow's datasets say it; `source` is the workload's configuration as JSON."""
+
+    name: str
+    digest: str
+    source: str
+    source_type: str = "longrange"
+
+
+def data(copy: Copy) -> Data:
+    """The trial's workload as a dataset; trials on the same data share it."""
+    workload = copy.spec["workload"]
+    source = canonical_json(workload)
+    digest = copy.data_fingerprint or hashlib.sha256(source.encode()).hexdigest()
+    return Data(str(workload["name"])[:NAME_LIMIT], digest[:DIGEST_LIMIT], source)
 
 
 def key(name: str) -> str:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
 
-from mlflow.entities import Metric, Param
-from sqlalchemy import Engine, MetaData, Table, insert
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from sqlalchemy import Connection, Engine, MetaData, Table, insert, select
 from sqlalchemy.exc import NoSuchTableError
 
 from orchestrator.records.mirroring import Copy
-from orchestrator.records.mlflow_runs import NAME, STATUS, metrics, milliseconds, params, tags
+from orchestrator.records.mlflow_runs import CONTEXT, NAME, STATUS, Data, data, metrics, milliseconds, params, tags
 
 METRICS_PER_CALL, PARAMS_PER_CALL = 1_000, 100  # MLflow's own limits
 
@@ -33,6 +33,14 @@ KNOWN = {
     "params": {"key", "value", "run_uuid"},
     "metrics": POINT,
     "latest_metrics": POINT,
+}
+KNOWN_INPUTS = {
+    "datasets": {
+        *("dataset_uuid", "experiment_id", "name", "digest", "dataset_source_type", "dataset_source"),
+        *("dataset_schema", "dataset_profile"),
+    },
+    "inputs": {"input_uuid", "source_type", "source_id", "destination_type", "destination_id", "step"},
+    "input_tags": {"input_uuid", "name", "value"},
 }
 
 
@@ -56,7 +64,7 @@ class Writer(Protocol):
 
 
 class ClientWriter:
-    """Three calls per run."""
+    """Four calls per run."""
 
     portion = 1
 
@@ -79,6 +87,9 @@ class ClientWriter:
                 metrics=values[call * METRICS_PER_CALL : (call + 1) * METRICS_PER_CALL],
                 params=given[call * PARAMS_PER_CALL : (call + 1) * PARAMS_PER_CALL],
             )
+        used = data(copy)
+        dataset = Dataset(used.name, used.digest, used.source_type, used.source)
+        self._client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag(*CONTEXT)])])
         self._client.set_terminated(run_id, STATUS[copy.state], milliseconds(copy.ended_at))
         return run_id
 
@@ -95,17 +106,21 @@ class TableWriter:
     @classmethod
     def of(cls, engine: Engine | None) -> TableWriter | None:
         """A writer, if the store behind `engine` has exactly the tables this class knows."""
+        # Tables that MLflow adds later do not matter; those written here must be just as they were.
         if engine is None or os.environ.get("MLFLOW_ENABLE_WORKSPACES", "").lower() in ("1", "true"):
             return None
         found = MetaData()
         try:
-            tables = {name: Table(name, found, autoload_with=engine, resolve_fks=False) for name in KNOWN}
+            known = KNOWN | KNOWN_INPUTS
+            tables = {name: Table(name, found, autoload_with=engine, resolve_fks=False) for name in known}
         except NoSuchTableError:
             return None
-        same = all(set(tables[name].columns.keys()) == columns for name, columns in KNOWN.items())
+        same = all(set(tables[name].columns.keys()) == columns for name, columns in known.items())
         return cls(engine, tables) if same else None
 
     def write(self, placed: Sequence[Placed]) -> list[str]:
+        if not placed:
+            return []
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in KNOWN}
         ids = [uuid4().hex for _ in placed]
         for run_id, one in zip(ids, placed, strict=True):
@@ -114,7 +129,36 @@ class TableWriter:
             for name, some in rows.items():
                 if some:
                     connection.execute(insert(self._tables[name]), some)
+            self._write_inputs(connection, list(zip(ids, placed, strict=True)))
         return ids
+
+    def _write_inputs(self, connection: Connection, placed: Sequence[tuple[str, Placed]]) -> None:
+        datasets: dict[tuple[str, Data], str] = {}
+        inputs, contexts = [], []
+        for run_id, one in placed:
+            used = (one.experiment_id, data(one.copy))
+            if used not in datasets:
+                datasets[used] = self._dataset(connection, *used)
+            input_id = uuid4().hex
+            source = {"source_type": "DATASET", "source_id": datasets[used]}
+            run = {"destination_type": "RUN", "destination_id": run_id}
+            inputs.append({"input_uuid": input_id, **source, **run, "step": 0})
+            contexts.append({"input_uuid": input_id, "name": CONTEXT[0], "value": CONTEXT[1]})
+        connection.execute(insert(self._tables["inputs"]), inputs)
+        connection.execute(insert(self._tables["input_tags"]), contexts)
+
+    def _dataset(self, connection: Connection, experiment_id: str, used: Data) -> str:
+        """The id of a dataset in an experiment, made if need be."""
+        columns = self._tables["datasets"].c
+        key = {"experiment_id": int(experiment_id), "name": used.name, "digest": used.digest}
+        same = [columns[name] == value for name, value in key.items()]
+        known = connection.execute(select(columns.dataset_uuid).where(*same)).scalar()
+        if known is not None:
+            return str(known)
+        made = uuid4().hex
+        source = {"dataset_source_type": used.source_type, "dataset_source": used.source}
+        connection.execute(insert(self._tables["datasets"]), [{"dataset_uuid": made, **key, **source}])
+        return made
 
 
 def _add_rows(rows: dict[str, list[dict[str, Any]]], run_id: str, place: Placed) -> None:

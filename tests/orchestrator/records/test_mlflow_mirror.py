@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import os
 import shutil
@@ -30,6 +31,7 @@ from orchestrator.records import mirroring
 from orchestrator.records.engine import reading, writing
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.mlflow_mirror import Copied, Mirror
+from orchestrator.records.mlflow_runs import data
 from orchestrator.records.schema import State
 from workloads.progress import EpochDone
 
@@ -44,6 +46,14 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return folder / "mlflow.db"
+
+
+DATASETS_OF_RUN = """
+SELECT datasets.name, digest, dataset_source_type, dataset_source, dataset_schema, dataset_profile, step,
+       datasets.experiment_id, input_tags.name, input_tags.value
+FROM inputs JOIN datasets ON dataset_uuid = source_id LEFT JOIN input_tags USING (input_uuid)
+WHERE source_type = 'DATASET' AND destination_type = 'RUN' AND destination_id = ?
+"""
 
 
 @dataclass
@@ -81,6 +91,7 @@ class World:
             }
             params = dict(self.query("SELECT key, value FROM params WHERE run_uuid = ?", run_id))
             found[key] = {
+                "data": self.query(DATASETS_OF_RUN, run_id),
                 "run_id": run_id,
                 "status": status,
                 "times": (start, end),
@@ -156,6 +167,9 @@ def assert_agrees(world: World) -> None:
         assert run["tags"]["longrange.state"] == copy.state
         assert run["tags"]["longrange.arm"] == copy.label
         assert run["tags"]["mlflow.parentRunId"] == parent["run_id"]
+        ((name, digest, _, source, *_, context, use),) = run["data"]
+        assert (name, digest) == (copy.spec["workload"]["name"], copy.data_fingerprint)
+        assert (json.loads(source), context, use) == (copy.spec["workload"], "mlflow.data.context", "training")
         assert run["params"]["seed"] == str(copy.seed)
         assert run["params"]["block.name"] == copy.spec["block"]["name"]
 
@@ -199,7 +213,27 @@ def content(world: World) -> dict[str, list[tuple[Any, ...]]]:
             for row in world.query(f"SELECT * FROM {name} WHERE '{name}' <> 'experiments'")
         ]
         found[name] = sorted(rows, key=repr)
+    found["data"] = sorted(row for run in world.runs().values() for row in run["data"])
     return found
+
+
+def test_trials_share_the_dataset_of_their_workload(world: World) -> None:
+    world.mirror().catch_up(limit=2)
+    world.mirror().catch_up()
+    assert world.query("SELECT name, digest FROM datasets") == [("digits", "data-1")]
+    assert world.query("SELECT count(*) FROM inputs") == [(5,)]
+    client = world.mirror()._client
+    run = client.get_run(next(run["run_id"] for key, run in world.runs().items() if key != "parent"))
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest, used.tags[0].value) == ("digits", "data-1", "training")
+
+
+def test_data_without_a_fingerprint_is_known_by_its_configuration(world: World) -> None:
+    copy = replace(ended(world.ledger)[0], data_fingerprint="")
+    other = replace(copy, spec={**copy.spec, "workload": {"name": "digits", "frames": 16}})
+    assert len(data(copy).digest) == 36
+    assert data(copy) == data(replace(copy, seed=7))
+    assert data(copy).digest != data(other).digest
 
 
 def test_the_client_is_used_where_tables_are_unknown(world: World, through_client: None) -> None:
@@ -316,7 +350,15 @@ class Killed(BaseException):
 class Crashing:
     """MLflow's client until the n-th writing call, which dies before or after it did its work."""
 
-    WRITES = ("create_experiment", "create_run", "log_batch", "set_terminated", "update_run", "delete_run")
+    WRITES = (
+        "create_experiment",
+        "create_run",
+        "log_batch",
+        "log_inputs",
+        "set_terminated",
+        "update_run",
+        "delete_run",
+    )
 
     def __init__(self, client: Any, calls: int, *, after: bool) -> None:
         self._client, self._left, self._after = client, calls, after
@@ -339,7 +381,7 @@ class Crashing:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("calls", range(1, 9))
+@pytest.mark.parametrize("calls", range(1, 10))
 def test_a_crash_between_any_two_writes_loses_and_doubles_nothing(
     world: World, through_client: None, calls: int, after: bool
 ) -> None:
