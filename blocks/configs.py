@@ -378,7 +378,13 @@ class GCConfig(BlockConfig):
         return _below(self, reduction=1)
 
     def problems(self, shape: Shape) -> list[str]:
-        return _indivisible(shape.channels, self.reduction, "reduction")
+        found = _indivisible(shape.channels, self.reduction, "reduction")
+        if shape.channels == self.reduction:
+            found.append(
+                f"reduction={self.reduction} leaves one of {shape.channels} channels, which LayerNorm turns into zero: "
+                f"use a smaller reduction"
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
