@@ -85,7 +85,12 @@ def rows(table: pd.DataFrame, strips: dict[str, strip.StripInfo], answer: Answer
     shown = []
     for arm, row in frames.rows(ranked):
         drawn = Markup(strip.draw(strips[arm], scale))  # numbers and a colour only
-        standing = {"arm_id": arm, "best": arm == answer.best, "leading": arm in answer.leading, "control": row["is_control"]}
+        standing = {
+            "arm_id": arm,
+            "best": arm == answer.best,
+            "leading": arm in answer.leading,
+            "control": row["is_control"],
+        }
         shown.append({**_row(row, macs), **standing, "strip": drawn})
     return shown
 
@@ -256,11 +261,12 @@ def clips(sweep: Sweep) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Published:
-    """The audit's section: verdicts per paper, and a slope chart for each paper with several models."""
+    """The audit's section: verdicts per paper, a slope chart for each paper with several models, and every number."""
 
     verdicts: tuple[str, ...]
     papers: tuple[tuple[str, dict[str, int]], ...]
     charts: tuple[tuple[str, str, str], ...]  # paper, figure, what it shows
+    rows: tuple[dict[str, str], ...]
 
 
 def published(rows: Sequence[Mapping[str, Any]], figures: dict[str, go.Figure]) -> Published | None:
@@ -279,4 +285,19 @@ def published(rows: Sequence[Mapping[str, Any]], figures: dict[str, go.Figure]) 
     papers = tuple(
         (paper, {str(name): int(number) for name, number in row.items()}) for paper, row in frames.rows(counted)
     )
-    return Published(tuple(map(str, counted.columns)), papers, tuple(charts))
+    return Published(tuple(map(str, counted.columns)), papers, tuple(charts), tuple(map(_printed, rows)))
+
+
+def _printed(row: Mapping[str, Any]) -> dict[str, str]:
+    """One printed number beside ours; GFLOPs of a rule and executed ones are in columns of their own."""
+    ours, executed = row.get("reproduced"), row.get("executed")
+    return {
+        "model": str(row.get("model") or row["row_id"]),
+        "metric": str(row["metric"]).replace("_", " "),
+        "published": str(row.get("published") or text.MISSING),
+        "reproduced": f"{ours:.4g}" if isinstance(ours, int | float) else str(ours or text.MISSING),
+        "executed": f"{executed:.4g}" if isinstance(executed, int | float) else text.MISSING,
+        "rule": str(row.get("rule") or ""),
+        "verdict": str(row["verdict"]),
+        "reason": str(row.get("reason") or ""),
+    }

@@ -2,7 +2,7 @@
 
 from orchestrator.audit.ranks import RankChange, rank_changes
 from orchestrator.audit.render import to_html, to_json, to_markdown
-from orchestrator.audit.rows import Row, Summary, audit, summary
+from orchestrator.audit.rows import Row, Summary, audit, audit_table, summary
 from orchestrator.audit.verdicts import Verdict
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Summary",
     "Verdict",
     "audit",
+    "audit_table",
     "rank_changes",
     "summary",
     "to_html",

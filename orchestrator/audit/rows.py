@@ -87,6 +87,17 @@ def audit() -> list[Row]:
     return [_row(cell) for cell in published_cells()]
 
 
+def audit_table(paper: str, table: str) -> list[Row]:
+    """Judge the cells of one table."""
+    return [_row(cell) for cell in table_cells(paper, table)]
+
+
+def table_cells(paper: str, table: str) -> list[Cell]:
+    """The cells of one table, named as sweeps do (`II(a)`, `3`); empty if none of it was copied out."""
+    cells = (cell for cell in published_cells() if cell.paper == paper)
+    return [cell for cell in cells if cell.table.removeprefix("Table").casefold() == table.casefold()]
+
+
 def summary(rows: Sequence[Row]) -> Summary:
     """Count the verdicts of `rows`."""
     costs = [row for row in rows if row.metric not in ACCURACIES and row.published]

@@ -29,7 +29,7 @@ def report(folder: Path, output: Path | None, ledger: str | None, sweep: str | N
 
     found = opened(folder, ledger, sweep)
     target = output or (folder / "report.html" if folder.is_dir() else Path("report.html"))
-    click.echo(str(page.write(found, target)))
+    click.echo(str(page.write(found, target, audit_rows=published_rows(found))))
 
 
 @click.command()
@@ -192,6 +192,16 @@ def place(folder: Path, ledger: str | None) -> str | Path:
     if folder.is_file():
         return folder
     raise UserError(f"there is no run in {folder}: give the folder of a `longrange run`, or --ledger PATH|URL")
+
+
+def published_rows(sweep: Any) -> list[dict[str, Any]]:
+    """What the paper printed in the table that a sweep fills, against ours; empty for other sweeps."""
+    if not sweep.record.reproduces:
+        return []
+    from orchestrator.audit import audit_table
+
+    table = sweep.record.reproduces
+    return [row.to_json() for row in audit_table(table["paper"], table["table"])]
 
 
 def opened(folder: Path, ledger: str | None, sweep: str | None) -> Any:

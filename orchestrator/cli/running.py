@@ -9,6 +9,7 @@ import click
 
 from orchestrator import paths
 from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_option, only_option, set_option
+from orchestrator.cli.looking import published_rows
 from orchestrator.errors import TrialsFailed
 from orchestrator.launch import Settings, attach, remember, remembered, replan, start
 from orchestrator.paths import RunFolder
@@ -178,7 +179,8 @@ def write_report(sweep: str, ledger: str | Path, folder: RunFolder) -> None:
     import dashboards
     from dashboards import report
 
-    report.write(dashboards.open(ledger).sweep(sweep), folder.report)
+    found = dashboards.open(ledger).sweep(sweep)
+    report.write(found, folder.report, audit_rows=published_rows(found))
 
 
 def tell(made: Plan, folder: RunFolder, settings: Settings, outcome: Any) -> None:
