@@ -609,7 +609,9 @@ def _answers(url: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_server_shows_runs_curves_and_artifacts(world: World, server: str, sample: Any, tmp_path: Path) -> None:
+def test_a_server_shows_runs_curves_and_artifacts(
+    world: World, server: str, sample: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """First through the file, as `longrange run` does, shown by the server; then through the server itself."""
     report = tmp_path / "report.html"
     report.write_text("<html>the report</html>")
@@ -621,6 +623,7 @@ def test_a_server_shows_runs_curves_and_artifacts(world: World, server: str, sam
         assert answer.read() == report.read_bytes()
     remote = Mirror(server, world.ledger)
     assert remote.catch_up() == Copied(runs=5), "another address is another store to the ledger"
+    assert capfd.readouterr().out == "", "MLflow prints two lines per run unless told not to"
     assert remote.catch_up() == Copied(runs=0)
     assert remote.rebuild() == Copied(runs=5)
     client = remote._client
