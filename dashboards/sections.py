@@ -298,6 +298,6 @@ def _printed(row: Mapping[str, Any]) -> dict[str, str]:
         "reproduced": f"{ours:.4g}" if isinstance(ours, int | float) else str(ours or text.MISSING),
         "executed": f"{executed:.4g}" if isinstance(executed, int | float) else text.MISSING,
         "rule": str(row.get("rule") or ""),
-        "verdict": str(row["verdict"]),
+        "verdict": str(row.get("verdict") or ""),
         "reason": str(row.get("reason") or ""),
     }

@@ -95,6 +95,11 @@ def replan(folder: RunFolder, settings: Settings) -> Plan:
     return plan_sweep(parse_sweep(fields, source=source), settings["only"], ledger=place, source=source)
 
 
+def data_problems(made: Plan) -> list[str]:
+    """What is missing or wrong on disk before this plan can run; planning itself needs no data."""
+    return list(dict.fromkeys(problem for arm in made.arms for problem in arm.spec.workload.problems()))
+
+
 def start(
     made: Plan,
     folder: RunFolder,
@@ -124,9 +129,9 @@ def start(
     from orchestrator.records.ledger import Ledger
     from orchestrator.run import run_plan
 
-    problems = [problem for arm in made.arms for problem in arm.spec.workload.problems()]
+    problems = data_problems(made)
     if problems:
-        raise UserError("the data is not ready:\n" + "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems)))
+        raise UserError("the data is not ready:\n" + "\n".join(f"  - {problem}" for problem in problems))
     cancelled = CancelFile(folder.cancel)  # from here on: who asks while Ray starts is heard too
     paths.write_text(folder.plan, json.dumps(made.to_json(), indent=2, sort_keys=True) + "\n")
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from orchestrator import paths
 from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_option, only_option, set_option
 from orchestrator.cli.looking import published_rows
 from orchestrator.errors import TrialsFailed
-from orchestrator.launch import Settings, attach, remember, remembered, replan, start
+from orchestrator.launch import Settings, attach, data_problems, remember, remembered, replan, start
 from orchestrator.paths import RunFolder
 from orchestrator.plan import Plan
 from orchestrator.planner import load, plan_of, plan_sweep
@@ -57,6 +57,7 @@ def plan(
     values = made.to_json()
     if folder is not None and folder.exists():
         values["standing"] = _standing(made, folder)
+    values["data_problems"] = data_problems(made)
     if save is not None:
         import json
 
@@ -65,6 +66,8 @@ def plan(
         echo_json(values)
         return
     show_plan(made, values.get("standing"))
+    for problem in values["data_problems"]:
+        click.echo(f"before it can run: {problem}")
 
 
 @click.command()
