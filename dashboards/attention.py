@@ -134,15 +134,10 @@ def by_group(network: Network, place: str, clip: int, position: int) -> pictures
 
 
 def _info(seen: Seen, rows: Mapping[str, NDArray[Any]], clip: int, position: int) -> pictures.AttentionInfo:
-    frames = seen.frames[clip]
-    shown = frames[..., 0] if frames.shape[-1] == 1 else frames
-    if not rows:
-        return pictures.info(shown, {})
-    shape = next(iter(rows.values())).shape
-    reference = [
-        at * cells // size for at, cells, size in zip(seen.positions[position], shape, frames.shape, strict=False)
-    ]
-    return pictures.info(shown, dict(rows), (reference[0], reference[1], reference[2]))
+    clip_thwc = seen.frames[clip]
+    frames, height, width, channels = clip_thwc.shape
+    shown = clip_thwc[..., 0] if channels == 1 else clip_thwc
+    return pictures.info(shown, rows, seen.positions[position], (frames, height, width))
 
 
 def _title(network: Network, place: str) -> str:

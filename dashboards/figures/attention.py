@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -17,7 +17,7 @@ from plotly.utils import image_array_to_data_uri
 from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
 
-CELL_PIXELS, TITLE_PIXELS, ROW_PIXELS = 150, 24, 1120  # a picture at most, its row's title, a whole row at most
+CELL_PIXELS, TITLE_PIXELS, ROW_PIXELS = 150, 24, 1040  # a picture at most, its row's title, a whole row at most
 MOST_PIXELS = 128  # of a picture's longer side: more is not seen, and pages grow with it
 # Nothing covers the picture where nothing is looked at. Orange lightens dark scenes and darkens bright ones, so a grey
 # print shows it; blue is attention that counts against.
@@ -36,21 +36,29 @@ class AttentionInfo:
     Attributes:
         frames: `[T, H, W, 3]` 0..255.
         maps: label -> `[T, h, w]`, scaled so that the strongest position of each map is 1.
-        reference: (frame, row, column) in coordinates of the first map, or None.
+        reference: (frame, row, column) on a grid, or None.
+        grid: frames, rows and columns that `reference` counts in.
     """
 
     frames: NDArray[np.uint8]
     maps: dict[str, NDArray[np.float64]]
     reference: tuple[int, int, int] | None
+    grid: tuple[int, int, int] = (1, 1, 1)
 
 
-def info(frames: ArrayLike, maps: dict[str, ArrayLike], reference: tuple[int, int, int] | None = None) -> AttentionInfo:
+def info(
+    frames: ArrayLike,
+    maps: Mapping[str, ArrayLike],
+    reference: tuple[int, int, int] | None = None,
+    grid: tuple[int, int, int] | None = None,
+) -> AttentionInfo:
     """The pictures.
 
     Args:
         frames: `[T, H, W]` grey or `[T, H, W, 3]` colour, bytes or floats of any range (scaled over the clip).
         maps: label -> `[T', h, w]` attention of the reference point over all positions; T' divides T.
-        reference: (frame, row, column) in the coordinates of the first map.
+        reference: (frame, row, column) of the reference point.
+        grid: what `reference` counts in, `(T, H, W)`; by default the first map's cells.
 
     Raises:
         ValueError: shapes that do not go together.
@@ -59,7 +67,8 @@ def info(frames: ArrayLike, maps: dict[str, ArrayLike], reference: tuple[int, in
     if clip.ndim not in (3, 4) or (clip.ndim == 4 and clip.shape[-1] != 3):
         raise ValueError(f"frames must be [T, H, W] or [T, H, W, 3], given {list(clip.shape)}")
     scaled = {label: _scaled(np.asarray(each, dtype=float), len(clip), label) for label, each in maps.items()}
-    return AttentionInfo(_bytes(clip), scaled, reference)
+    t, h, w = grid or next((each.shape for each in scaled.values()), (1, 1, 1))
+    return AttentionInfo(_bytes(clip), scaled, reference, (t, h, w))
 
 
 def draw(info: AttentionInfo, theme: Theme = "light", *, plain: bool = False, regions: int = 0) -> go.Figure:
@@ -202,7 +211,9 @@ def _draw_region(
 ) -> None:
     frame, top, left, share = region
     tall, wide = (pixels / cells for pixels, cells in zip(info.frames.shape[1:3], values.shape[1:], strict=True))
-    x, y = [left * wide - 0.5, (left + 1) * wide - 0.5], [top * tall - 0.5, (top + 1) * tall - 0.5]
+    inset = info.frames.shape[2] / 100  # neighbours do not cover each other
+    x = [left * wide - 0.5 + inset, (left + 1) * wide - 0.5 - inset]
+    y = [top * tall - 0.5 + inset, (top + 1) * tall - 0.5 - inset]
     column = frame * (len(info.frames) // len(values)) + 1
     corners = {"x": [x[0], x[1], x[1], x[0], x[0]], "y": [y[0], y[0], y[1], y[1], y[0]], "mode": "lines"}
     said = f"{place}. most related: {share:.1%} of the attention<extra></extra>"
@@ -213,13 +224,12 @@ def _draw_region(
 def _draw_reference(chart: go.Figure, info: AttentionInfo, rows: int) -> None:
     if info.reference is None:
         return
-    first = next(iter(info.maps.values()))
-    frame, row, column = info.reference
-    step = len(info.frames) // len(first)
-    _, height, width, _ = info.frames.shape
-    x, y = (column + 0.5) * width / first.shape[2] - 0.5, (row + 0.5) * height / first.shape[1] - 0.5
+    t, row, column = info.reference
+    count, height, width, _ = info.frames.shape
+    frame = t * count // info.grid[0]
+    x, y = (column + 0.5) * width / info.grid[2] - 0.5, (row + 0.5) * height / info.grid[1] - 0.5
     shared = {"x": [x], "y": [y], "mode": "markers", "hovertemplate": "reference<extra></extra>"}
     for at in range(1, rows + 1):
         for color, size, line in (("#ffffff", 17, 6), ("#0072b2", 14, 3)):
             cross = {"symbol": "cross-thin", "size": size, "line": {"width": line, "color": color}}
-            chart.add_scatter(**shared, marker=cross, row=at, col=frame * step + 1)
+            chart.add_scatter(**shared, marker=cross, row=at, col=frame + 1)
