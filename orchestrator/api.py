@@ -19,7 +19,7 @@ from pathlib import Path
 
 from orchestrator import paths
 from orchestrator.errors import UserError
-from orchestrator.execution.base import Event
+from orchestrator.events import Event
 from orchestrator.launch import Changed, ExecutorName, Settings, attach, remember, remembered, replan, start
 from orchestrator.overview import Overview, overview
 from orchestrator.paths import RunFolder

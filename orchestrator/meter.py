@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from orchestrator.execution.base import Attempt, Ended, Event, Resources, Started
+from orchestrator.events import Ended, Event, Started
+from orchestrator.execution.base import Attempt, Resources
 from orchestrator.records.schema import State
 from orchestrator.sweep import Budget
 

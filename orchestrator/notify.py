@@ -32,7 +32,7 @@ from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.errors import UserError
-from orchestrator.execution.base import Ended, Event
+from orchestrator.events import Ended, Event
 from orchestrator.provenance import HIDDEN
 
 EVENTS = {

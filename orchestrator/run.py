@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.errors import LedgerError, LedgerUnavailable, LongrangeError, UserError
-from orchestrator.execution.base import Attempt, Ended, Event, Executor, Resources
+from orchestrator.events import Ended, Event
+from orchestrator.execution.base import Attempt, Executor, Resources
 from orchestrator.fingerprint import code_fingerprint
 from orchestrator.meter import Meter
 from orchestrator.plan import Arm, Plan

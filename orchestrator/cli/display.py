@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.common import span
-from orchestrator.execution.base import AttemptFailed, Ended, Event, Progressed, Started
+from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
 from orchestrator.plan import Arm, Plan
 from workloads.progress import EpochDone
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from orchestrator.execution.failures import Cause, decide
-from workloads.progress import CheckpointWritten, EpochDone, Finished
+from orchestrator.events import AttemptFailed, Ended, Event
+from orchestrator.failures import Cause, decide
 
 
 @dataclass(frozen=True)
@@ -56,63 +56,6 @@ class Attempt:
     estimated_macs: float | None = None
     hang_seconds: float | None = None
     stop_file: Path | None = None
-
-
-@dataclass(frozen=True)
-class Started:
-    """A worker began an attempt. `environment` holds the facts of `provenance.environment`."""
-
-    trial_id: str
-    attempt: int
-    at: float
-    host: str
-    device: str
-    micro_batch: int | None = None
-    environment: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Progressed:
-    """An epoch or a checkpoint of a running attempt.
-
-    A `replayed` epoch was trained by an earlier attempt that may have died before the driver heard of it; it is told
-    again when the trial resumes behind it, so that no series has a gap.
-    """
-
-    trial_id: str
-    attempt: int
-    at: float
-    progress: EpochDone | CheckpointWritten
-    replayed: bool = False
-
-
-@dataclass(frozen=True)
-class AttemptFailed:
-    """An attempt ended without a result. Another follows if `retried`, else the trial's `Ended`."""
-
-    trial_id: str
-    attempt: int
-    at: float
-    cause: Cause
-    message: str
-    traceback: str = ""
-    retried: bool = False
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The trial has ended: `state` is a `records.schema.State` value; `result` is there when it finished."""
-
-    trial_id: str
-    attempt: int
-    at: float
-    state: str
-    result: Finished | None = None
-    cause: Cause | None = None
-    message: str = ""
-
-
-Event = Started | Progressed | AttemptFailed | Ended
 
 
 class StopFile:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from typing import Self
 
-from orchestrator.execution.base import Attempt, AttemptFailed, Event, follow_up
+from orchestrator.events import AttemptFailed, Event
+from orchestrator.execution.base import Attempt, follow_up
 from orchestrator.execution.worker import run_attempt
 
 

@@ -28,9 +28,10 @@ from queue import SimpleQueue
 from typing import Any, Self
 
 from orchestrator.errors import LongrangeError
-from orchestrator.execution.base import Attempt, AttemptFailed, Ended, Event, Resources, Started, StopFile, follow_up
-from orchestrator.execution.failures import Cause
+from orchestrator.events import AttemptFailed, Ended, Event, Started
+from orchestrator.execution.base import Attempt, Resources, StopFile, follow_up
 from orchestrator.execution.worker import hang_marker, run_attempt, watched
+from orchestrator.failures import Cause
 
 # Before ray is imported: no usage reports, no per-trial log files, no periodic experiment snapshots.
 for _name, _value in {

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from orchestrator.execution.base import Attempt, AttemptFailed, Ended, Event, Progressed, Started
-from orchestrator.execution.failures import Cause
+from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
+from orchestrator.execution.base import Attempt
+from orchestrator.failures import Cause
 from orchestrator.provenance import environment
 from orchestrator.trial import identity
 from workloads.progress import BadData, Diverged, EpochDone, Finished, Progress, Stopped

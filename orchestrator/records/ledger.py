@@ -27,8 +27,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, delete, func, or_, select, update
 
 from orchestrator.errors import LedgerError, NoLedger, UserError
-from orchestrator.execution.base import Event
-from orchestrator.execution.failures import Cause, decide
+from orchestrator.events import Event
+from orchestrator.failures import Cause, decide
 from orchestrator.records import planning, reading
 from orchestrator.records.engine import BUSY_SECONDS, check_version, connect, create_tables, locate, serialize, shown
 from orchestrator.records.engine import reading as reads

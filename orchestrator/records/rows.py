@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.execution.base import AttemptFailed, Ended, Event, Progressed, Started
+from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
 from orchestrator.records.schema import ENDED, IMMUTABLE, TRANSITIONS, State
 from orchestrator.trial import ID_DIGITS, canonical_json
 from workloads.progress import CheckpointWritten, EpochDone, Finished, Predictions

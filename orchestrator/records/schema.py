@@ -177,7 +177,7 @@ class AttemptRow(Base):
     started_at: Mapped[float]
     ended_at: Mapped[float | None]
     outcome: Mapped[str | None] = mapped_column(String(20))  # a final State, "lost", or "retried"
-    cause: Mapped[str | None] = mapped_column(String(40))  # orchestrator.execution.failures.Cause
+    cause: Mapped[str | None] = mapped_column(String(40))  # orchestrator.failures.Cause
     message: Mapped[str | None] = mapped_column(Text)
     traceback: Mapped[str | None] = mapped_column(Text)
     micro_batch: Mapped[int | None]

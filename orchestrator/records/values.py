@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.execution.failures import Cause
+from orchestrator.failures import Cause
 from orchestrator.records.schema import State
 
 

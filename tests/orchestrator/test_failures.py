@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.execution.failures import MAX_HALVINGS, RETRIES, Cause, Decision, decide
+from orchestrator.failures import MAX_HALVINGS, RETRIES, Cause, Decision, decide
 from orchestrator.records.schema import ENDED, TRANSITIONS, State
 
 OOM, LOST, HANGING = Cause.OUT_OF_MEMORY, Cause.LOST, Cause.HANGING

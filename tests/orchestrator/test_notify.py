@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import LedgerError, UserError
-from orchestrator.execution.base import Ended
-from orchestrator.execution.failures import Cause
+from orchestrator.events import Ended
+from orchestrator.failures import Cause
 from orchestrator.notify import EVENTS, Notifier, is_complete, shown
 from orchestrator.provenance import without_secrets
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.execution.base import AttemptFailed, Ended, Started
-from orchestrator.execution.failures import Cause
+from orchestrator.events import AttemptFailed, Ended, Started
+from orchestrator.failures import Cause
 from orchestrator.overview import overview
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.values import PlannedArm, PlannedSweep, PlannedTrial

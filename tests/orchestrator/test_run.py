@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.base import Ended, Event, Progressed
+from orchestrator.events import Ended, Event, Progressed
 from orchestrator.execution.inline import InlineExecutor
 from orchestrator.paths import CancelFile
 from orchestrator.plan import Plan, make_plan

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.base import Attempt, AttemptFailed, Ended, Event, Executor, Progressed, Started
-from orchestrator.execution.failures import Cause
+from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
+from orchestrator.execution.base import Attempt, Executor
 from orchestrator.execution.inline import InlineExecutor
+from orchestrator.failures import Cause
 from orchestrator.plan import make_plan
 from orchestrator.sweep import parse_sweep
 from workloads.progress import EpochDone

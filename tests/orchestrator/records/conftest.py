@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.execution.base import Ended, Event, Progressed, Started
+from orchestrator.events import Ended, Event, Progressed, Started
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.values import PlannedArm, PlannedSweep, PlannedTrial, Refused
 from workloads.progress import EpochDone, Finished, Predictions

@@ -14,8 +14,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from orchestrator.errors import LedgerVersionError, UserError
-from orchestrator.execution.base import AttemptFailed
-from orchestrator.execution.failures import Cause
+from orchestrator.events import AttemptFailed
+from orchestrator.failures import Cause
 from orchestrator.records import admin
 from orchestrator.records.engine import connect, locate
 from orchestrator.records.ledger import Ledger

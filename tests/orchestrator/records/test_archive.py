@@ -18,8 +18,8 @@ import pytest
 from sqlalchemy import select
 
 from orchestrator.errors import LedgerVersionError, UserError
-from orchestrator.execution.base import AttemptFailed
-from orchestrator.execution.failures import Cause
+from orchestrator.events import AttemptFailed
+from orchestrator.failures import Cause
 from orchestrator.records import archive
 from orchestrator.records.archive_rows import OF_TRIAL, SHARED
 from orchestrator.records.engine import reading

@@ -21,8 +21,8 @@ import pytest
 from sqlalchemy import select
 
 from orchestrator.errors import UserError
-from orchestrator.execution.base import AttemptFailed, Event, Progressed
-from orchestrator.execution.failures import Cause
+from orchestrator.events import AttemptFailed, Event, Progressed
+from orchestrator.failures import Cause
 from orchestrator.records import admin
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.schema import (
@@ -478,7 +478,7 @@ class TestLeases:
 CHILD = """
 import sys
 from pathlib import Path
-from orchestrator.execution.base import Ended, Progressed, Started
+from orchestrator.events import Ended, Progressed, Started
 from orchestrator.records.ledger import Ledger
 from workloads.progress import EpochDone, Finished
 where, *ids = sys.argv[1:]

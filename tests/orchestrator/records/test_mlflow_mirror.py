@@ -25,8 +25,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import LongrangeError, MirrorError, UserError
-from orchestrator.execution.base import AttemptFailed, Progressed
-from orchestrator.execution.failures import Cause
+from orchestrator.events import AttemptFailed, Progressed
+from orchestrator.failures import Cause
 from orchestrator.records import mirroring
 from orchestrator.records.engine import reading, writing
 from orchestrator.records.ledger import Ledger

@@ -1,0 +1,71 @@
+"""What happens to trials while they run, as values: executors yield them, records keep them, neither knows the other.
+
+In order per trial: `Started`, any number of `Progressed`, possibly `AttemptFailed` followed by another `Started`,
+then exactly one `Ended`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.failures import Cause
+from workloads.progress import CheckpointWritten, EpochDone, Finished
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker began an attempt. `environment` holds the facts of `provenance.environment`."""
+
+    trial_id: str
+    attempt: int
+    at: float
+    host: str
+    device: str
+    micro_batch: int | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """An epoch or a checkpoint of a running attempt.
+
+    A `replayed` epoch was trained by an earlier attempt that may have died before the driver heard of it; it is told
+    again when the trial resumes behind it, so that no series has a gap.
+    """
+
+    trial_id: str
+    attempt: int
+    at: float
+    progress: EpochDone | CheckpointWritten
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class AttemptFailed:
+    """An attempt ended without a result. Another follows if `retried`, else the trial's `Ended`."""
+
+    trial_id: str
+    attempt: int
+    at: float
+    cause: Cause
+    message: str
+    traceback: str = ""
+    retried: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The trial has ended: `state` is a `records.schema.State` value; `result` is there when it finished."""
+
+    trial_id: str
+    attempt: int
+    at: float
+    state: str
+    result: Finished | None = None
+    cause: Cause | None = None
+    message: str = ""
+
+
+Event = Started | Progressed | AttemptFailed | Ended
