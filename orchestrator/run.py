@@ -291,23 +291,26 @@ class _Driver:
         self._buffer: list[Event] = []
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._written = threading.Event()
         self._error: LongrangeError | None = None
         self._mirror_error: str | None = None
 
     def drive(self, attempts: Sequence[Attempt], outcome: Outcome) -> None:
-        threads = [threading.Thread(target=self._keep_writing, name="ledger", daemon=True)]
+        writer = threading.Thread(target=self._keep_writing, name="ledger", daemon=True)
+        mirror = threading.Thread(target=self._keep_mirroring, name="mirror", daemon=True)
+        writer.start()
         if self._mirror is not None:
-            threads.append(threading.Thread(target=self._keep_mirroring, name="mirror", daemon=True))
-        for thread in threads:
-            thread.start()
+            mirror.start()
         try:
             self._meter.start(attempts)
             for event in self._executor.run(attempts):
                 self._take(event, outcome)
         finally:
             self._over.set()
-            for thread in threads:
-                thread.join()
+            writer.join()
+            self._written.set()  # only then: the mirror's last round copies the last rows too
+            if self._mirror is not None:
+                mirror.join()
         outcome.mirror_error = self._mirror_error
         outcome.stopped_by = self._stopped_by
         if self._error is not None:
@@ -362,7 +365,7 @@ class _Driver:
     def _keep_mirroring(self) -> None:
         """Copy in the background; a mirror that cannot be reached is caught up with later."""
         while True:
-            over = self._over.wait(MIRROR_SECONDS)
+            over = self._written.wait(MIRROR_SECONDS)
             try:
                 if self._mirror is not None:
                     self._mirror.catch_up()
