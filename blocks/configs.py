@@ -7,12 +7,11 @@ defined in the block's own file, next to the equations.
 
 from __future__ import annotations
 
-import math
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+from blocks.checks import below, indivisible, too_small_to_pool, unknown_field, wrong_types
 
 Implementation = Literal["auto", "reference"]
 Kernel = tuple[int, int, int]
@@ -46,7 +45,7 @@ class BlockConfig:
     name: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        wrong = _wrong_types(self)
+        wrong = wrong_types(self)
         if wrong:
             raise ValueError(f"block {self.name!r}: " + "; ".join(wrong))
         invalid = self.invalid()
@@ -69,7 +68,7 @@ class BlockConfig:
             ValueError: unknown fields or invalid values, all of them in one message.
         """
         known = [field.name for field in fields(cls)]
-        unknown = [_unknown(key, known) for key in given if key not in known]
+        unknown = [unknown_field(key, known) for key in given if key not in known]
         if unknown:
             raise ValueError(f"block {cls.name!r}: " + "; ".join(unknown))
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
@@ -105,14 +104,14 @@ class NonLocalConfig(BlockConfig):
     implementation: Implementation = "auto"
 
     def invalid(self) -> list[str]:
-        wrong = _below(self, heads=1, reduction=1)
+        wrong = below(self, heads=1, reduction=1)
         if self.scale != "none" and self.affinity in ("dot_product", "concatenation"):
             wrong.append(f"scale={self.scale!r} is defined for the softmax affinities only, given {self.affinity!r}")
         return wrong
 
     def problems(self, shape: Shape) -> list[str]:
-        return _indivisible(shape.channels, self.reduction * self.heads, "reduction * heads") + _too_small_to_pool(
-            shape, pooled=self.sub_sample != "none"
+        return indivisible(shape.channels, self.reduction * self.heads, "reduction * heads") + too_small_to_pool(
+            shape.height, shape.width, pooled=self.sub_sample != "none"
         )
 
 
@@ -144,7 +143,7 @@ class HGNLConfig(BlockConfig):
     implementation: Implementation = "auto"
 
     def invalid(self) -> list[str]:
-        wrong = _below(self, g1=1, g2=1, reduction=1)
+        wrong = below(self, g1=1, g2=1, reduction=1)
         if not wrong and self.g1 % self.g2:
             wrong.append(f"g1 must be a multiple of g2 (g1 = r * g2), given g1={self.g1}, g2={self.g2}")
         if self.affinity == "softmax" and self.normalise != "none":
@@ -152,7 +151,7 @@ class HGNLConfig(BlockConfig):
         return wrong
 
     def problems(self, shape: Shape) -> list[str]:
-        found = _indivisible(shape.channels, self.reduction, "reduction") + _indivisible(shape.channels, self.g1, "g1")
+        found = indivisible(shape.channels, self.reduction, "reduction") + indivisible(shape.channels, self.g1, "g1")
         if not found and (shape.channels // self.reduction) % self.g1:
             width = shape.channels // self.reduction
             found.append(
@@ -186,7 +185,7 @@ class RNLConfig(BlockConfig):
     implementation: Implementation = "auto"
 
     def invalid(self) -> list[str]:
-        wrong = _below(self, reduction=1)
+        wrong = below(self, reduction=1)
         if any(size < 1 or size % 2 == 0 for size in self.kernel):
             wrong.append(f"kernel sizes must be odd and positive, given {list(self.kernel)}")
         if self.parity == "masked_grouped" and self.aggregate != "conv":
@@ -194,11 +193,11 @@ class RNLConfig(BlockConfig):
         return wrong
 
     def problems(self, shape: Shape) -> list[str]:
-        found = _indivisible(shape.channels, self.reduction, "reduction")
+        found = indivisible(shape.channels, self.reduction, "reduction")
         if not found and self.parity == "masked_grouped":
             width = shape.channels // self.reduction  # the released code uses one group below 32 channels
-            found = _indivisible(width, min(32, width), "the released code's group of 32 channels")
-        return found + _too_small_to_pool(shape, pooled=self.sub_sample)
+            found = indivisible(width, min(32, width), "the released code's group of 32 channels")
+        return found + too_small_to_pool(shape.height, shape.width, pooled=self.sub_sample)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,10 +215,10 @@ class SERNLConfig(RNLConfig):
     gate_pool: Literal["mean", "attention"] = "mean"
 
     def invalid(self) -> list[str]:
-        return super().invalid() + _below(self, gate_reduction=1)
+        return super().invalid() + below(self, gate_reduction=1)
 
     def problems(self, shape: Shape) -> list[str]:
-        return super().problems(shape) + _indivisible(shape.channels, self.gate_reduction, "gate_reduction")
+        return super().problems(shape) + indivisible(shape.channels, self.gate_reduction, "gate_reduction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,14 +256,14 @@ class PNLConfig(BlockConfig):
         return (1 << self.n - 2) + 1 if self.ceil and self.n > 1 else 1 << self.n - 1
 
     def invalid(self) -> list[str]:
-        return _below(self, n=1, qk_reduction=1, reduction=1)
+        return below(self, n=1, qk_reduction=1, reduction=1)
 
     def problems(self, shape: Shape) -> list[str]:
-        found = _indivisible(shape.channels, self.n, "n")
+        found = indivisible(shape.channels, self.n, "n")
         if not found:
-            found = _indivisible(shape.channels // self.n, self.reduction, "reduction")
+            found = indivisible(shape.channels // self.n, self.reduction, "reduction")
             if self.combine == "attention":
-                found += _indivisible(shape.channels // self.n, self.qk_reduction, "qk_reduction")
+                found += indivisible(shape.channels // self.n, self.qk_reduction, "qk_reduction")
         smallest, least = min(shape.height, shape.width), self.least_size
         if smallest < least:
             most = (smallest - 1).bit_length() + 1 if self.ceil else smallest.bit_length()
@@ -308,25 +307,25 @@ class BATConfig(BlockConfig):
     implementation: Implementation = "auto"
 
     def invalid(self) -> list[str]:
-        wrong = _below(self, k=0, s=1, kt=1, ts=1, reduction=1, predictor=0)
+        wrong = below(self, k=0, s=1, kt=1, ts=1, reduction=1, predictor=0)
         if not 0.0 <= self.dropout < 1.0:
             wrong.append(f"dropout must be in [0, 1), given {self.dropout}")
         return wrong
 
     def problems(self, shape: Shape) -> list[str]:
-        found = _indivisible(shape.channels, self.reduction, "reduction")
+        found = indivisible(shape.channels, self.reduction, "reduction")
         if found or (self.k == 0 and self.matrix != "downsampling"):
             return found
         width = shape.channels // self.reduction
         if self.k:
-            found += _indivisible(width, self.k, "k")
+            found += indivisible(width, self.k, "k")
         if self.matrix != "full" and min(shape.height, shape.width) < self.s:
             found.append(
                 f"s={self.s} is larger than the {shape.height} x {shape.width} map: "
                 f"use s <= {min(shape.height, shape.width)}"
             )
         if self.temporal and self.k:
-            found += _indivisible(width, self.kt, "kt")
+            found += indivisible(width, self.kt, "kt")
             if shape.frames % self.ts:
                 found.append(f"T={shape.frames} is not a multiple of ts={self.ts}: use a divisor of {shape.frames}")
         return found
@@ -341,10 +340,10 @@ class SEConfig(BlockConfig):
     reduction: int = 16
 
     def invalid(self) -> list[str]:
-        return _below(self, reduction=1)
+        return below(self, reduction=1)
 
     def problems(self, shape: Shape) -> list[str]:
-        return _indivisible(shape.channels, self.reduction, "reduction")
+        return indivisible(shape.channels, self.reduction, "reduction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,13 +356,13 @@ class CBAMConfig(BlockConfig):
     kernel: int = 7
 
     def invalid(self) -> list[str]:
-        wrong = _below(self, reduction=1, kernel=1)
+        wrong = below(self, reduction=1, kernel=1)
         if self.kernel % 2 == 0:
             wrong.append(f"kernel must be odd, given {self.kernel}")
         return wrong
 
     def problems(self, shape: Shape) -> list[str]:
-        return _indivisible(shape.channels, self.reduction, "reduction")
+        return indivisible(shape.channels, self.reduction, "reduction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -375,10 +374,10 @@ class GCConfig(BlockConfig):
     reduction: int = 16
 
     def invalid(self) -> list[str]:
-        return _below(self, reduction=1)
+        return below(self, reduction=1)
 
     def problems(self, shape: Shape) -> list[str]:
-        found = _indivisible(shape.channels, self.reduction, "reduction")
+        found = indivisible(shape.channels, self.reduction, "reduction")
         if shape.channels == self.reduction:
             found.append(
                 f"reduction={self.reduction} leaves one of {shape.channels} channels, which LayerNorm turns into zero: "
@@ -398,10 +397,10 @@ class CGNLConfig(BlockConfig):
     implementation: Implementation = "auto"
 
     def invalid(self) -> list[str]:
-        return _below(self, groups=1, reduction=1)
+        return below(self, groups=1, reduction=1)
 
     def problems(self, shape: Shape) -> list[str]:
-        return _indivisible(shape.channels, self.reduction * self.groups, "reduction * groups")
+        return indivisible(shape.channels, self.reduction * self.groups, "reduction * groups")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -409,61 +408,3 @@ class CGDConfig(BlockConfig):
     """Channel-wise global dependency gate, used after the first convolution of every bottleneck."""
 
     name: ClassVar[str] = "cgd"
-
-
-def _unknown(key: str, known: list[str]) -> str:
-    close = get_close_matches(key, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown field {key!r}, allowed: {', '.join(known) or '(none)'}{hint}"
-
-
-def _wrong_types(config: BlockConfig) -> list[str]:
-    hints = get_type_hints(type(config))
-    found = []
-    for field in fields(config):
-        value, hint = getattr(config, field.name), hints[field.name]
-        if not _fits(value, hint):
-            found.append(f"{field.name} must be {_spell(hint)}, given {value!r}")
-    return found
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin = get_origin(hint)
-    if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
-    if origin is tuple:
-        parts = get_args(hint)
-        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
-    if hint in (int, float) and isinstance(value, bool):
-        return False
-    if hint is float:
-        return isinstance(value, int | float) and math.isfinite(value)
-    return isinstance(value, hint)
-
-
-def _spell(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(hint)))
-    if get_origin(hint) is tuple:
-        return f"a list of {len(get_args(hint))} {get_args(hint)[0].__name__}s"
-    return str(getattr(hint, "__name__", hint))
-
-
-def _below(config: BlockConfig, **least: int) -> list[str]:
-    values = ((key, getattr(config, key), bound) for key, bound in least.items())
-    return [f"{key} must be at least {bound}, given {value}" for key, value, bound in values if value < bound]
-
-
-def _indivisible(channels: int, by: int, what: str) -> list[str]:
-    if channels % by == 0:
-        return []
-    allowed = [d for d in range(1, channels + 1) if channels % d == 0 and d <= 64]
-    return [f"{channels} channels are not divisible by {what}={by}: use one of {allowed}"]
-
-
-def _too_small_to_pool(shape: Shape, *, pooled: bool) -> list[str]:
-    if pooled and min(shape.height, shape.width) < 2:
-        return [f"sub_sample needs a map of at least 2 x 2, given {shape.height} x {shape.width}"]
-    return []

@@ -1,0 +1,72 @@
+"""What the block configs check: types, bounds, divisibility. Each check returns messages: given, allowed. No torch."""
+
+from __future__ import annotations
+
+import math
+import types
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def unknown_field(key: str, known: list[str]) -> str:
+    """What to say about a field that does not exist."""
+    close = get_close_matches(key, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown field {key!r}, allowed: {', '.join(known) or '(none)'}{hint}"
+
+
+def wrong_types(config: Any) -> list[str]:
+    """Every field of a dataclass whose value is not of the annotated type, with what it must be."""
+    hints = get_type_hints(type(config))
+    found = []
+    for field in fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        if not _fits(value, hint):
+            found.append(f"{field.name} must be {_spell(hint)}, given {value!r}")
+    return found
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
+    if origin is tuple:
+        parts = get_args(hint)
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    if hint is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, hint)
+
+
+def _spell(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return f"a list of {len(get_args(hint))} {get_args(hint)[0].__name__}s"
+    return str(getattr(hint, "__name__", hint))
+
+
+def below(config: object, **least: int) -> list[str]:
+    """Every named field that is smaller than its bound."""
+    values = ((key, getattr(config, key), bound) for key, bound in least.items())
+    return [f"{key} must be at least {bound}, given {value}" for key, value, bound in values if value < bound]
+
+
+def indivisible(channels: int, by: int, what: str) -> list[str]:
+    """Why `channels` cannot be divided by `by`, and what could divide them; empty if it can."""
+    if channels % by == 0:
+        return []
+    allowed = [d for d in range(1, channels + 1) if channels % d == 0 and d <= 64]
+    return [f"{channels} channels are not divisible by {what}={by}: use one of {allowed}"]
+
+
+def too_small_to_pool(height: int, width: int, *, pooled: bool) -> list[str]:
+    """Why a map cannot be pooled by (1, 2, 2); empty if it can or need not."""
+    if pooled and min(height, width) < 2:
+        return [f"sub_sample needs a map of at least 2 x 2, given {height} x {width}"]
+    return []
