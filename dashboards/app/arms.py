@@ -45,8 +45,9 @@ def table_card(view: View, held: Held, table: pd.DataFrame, shown: pd.DataFrame)
     sort = html.Div(
         [html.Span("Order: "), *(_order(view, name, title) for name, title in ORDERS.items())], className="orders"
     )
+    title = "Every arm" if len(shown) == len(table) else f"{len(shown)} of {len(table)} arms"
     inside = [sort, parts.table(head, body, "Table of arms"), parts.pager(view, len(ranked), "arms")]
-    return parts.card(*inside, title="Every arm", lead=LEAD)
+    return parts.card(*inside, title=title, lead=LEAD)
 
 
 ORDERS = {"": "best first", "cost": "cheapest first", "label": "by name", "plan": "as planned"}

@@ -15,13 +15,14 @@ from flask import Response, request
 
 from dashboards.app import parts
 from dashboards.app.pages import audit, compare, effects, failures, sweep, sweeps, trial
+from dashboards.app.parted import Content, Parts
 from dashboards.app.store import NoSweep, Store
 from dashboards.app.view import View, link
 from dashboards.errors import UnknownChoice, UnknownSweep
 from dashboards.figures.theme import Theme
 from orchestrator.errors import LedgerError, LongrangeError
 
-Render = Callable[[View], list[Component]]
+Render = Callable[[View], Content]
 PAGES: Mapping[str, tuple[str, Render]] = {
     "/": (sweeps.TITLE, sweeps.render),
     "/sweep": (sweep.TITLE, sweep.render),
@@ -69,23 +70,36 @@ def build(store: Store, refresh: float) -> dash.Dash:
 
 
 def _wire(app: dash.Dash, store: Store) -> None:
-    page = [Output("page", "children"), Output("tabs", "children"), Output("title", "data")]
-
     address = [Input("url", "pathname"), Input("url", "search")]
+    control = {"control": ALL, "default": ALL}
+    page = [Output("page", "children"), Output({"slot": ALL}, "children"), Output({"graph": ALL}, "figure")]
+    frame = [Output("tabs", "children"), Output("title", "data"), Output("shown", "data")]
 
-    def show(path: str | None, search: str | None, _version: str, _theme_changed: str) -> tuple[Any, Any, str]:
-        return render(View.of(store, path, search, _theme()))
+    def show(path: str | None, search: str | None, _version: str, _theme_changed: str, shown: Any) -> tuple[Any, ...]:
+        view = View.of(store, path, search, _theme())
+        content, tabs, title = render(view)
+        parted = Parts.of(content)
+        graphs = [each["id"]["graph"] for each in dash.ctx.outputs_list[2]]
+        return (*parted.changes(shown, view.path, graphs), tabs, title, parted.shown(view.path))
 
     def look(_ticks: int, known: str) -> Any:
         now = _version(store)
         return dash.no_update if now == known else now
 
-    app.callback(page, *address, Input("version", "data"), Input("theme", "data"))(show)
+    refreshed = [Input("version", "data"), Input("theme", "data"), State("shown", "data")]
+    app.callback([*page, *frame], *address, *refreshed)(show)
     app.callback(Output("version", "data"), Input("tick", "n_intervals"), State("version", "data"))(look)
+    app.clientside_callback(
+        ClientsideFunction("longrange", "controls"),
+        Output("synced", "data"),
+        Input("url", "search"),
+        State(control, "value"),
+        prevent_initial_call=True,
+    )
     app.clientside_callback(
         ClientsideFunction("longrange", "address"),
         Output("url", "search"),
-        Input({"control": ALL, "default": ALL}, "value"),
+        Input(control, "value"),
         Input({"graph": ALL}, "clickData"),
         prevent_initial_call=True,
     )
@@ -98,7 +112,7 @@ def _index(app: dash.Dash, **pieces: Any) -> str:
     return page.replace('data-theme="light"', f'data-theme="{_theme()}"', 1)
 
 
-def render(view: View) -> tuple[list[Component], list[Component], str]:
+def render(view: View) -> tuple[Content, list[Component], str]:
     """Content, navigation and window title of an address; a message where it cannot be shown."""
     name, page = PAGES.get(view.path, ("Not found", _unknown))
     about = view.one("trial")[:8] if view.path == "/trial" else view.one("sweep")
@@ -119,10 +133,8 @@ def _frame(version: str, refresh: float) -> Component:
             html.A("Skip to content", href="#page", className="skip"),
             dcc.Location(id="url", refresh="callback-nav"),
             dcc.Interval(id="tick", interval=int(1000 * refresh)),
-            *(
-                dcc.Store(id=name, data=data)
-                for name, data in (("version", version), ("theme", ""), ("title", ""), ("titled", ""))
-            ),
+            dcc.Store(id="version", data=version),
+            *(dcc.Store(id=name, data=None) for name in ("theme", "shown", "title", "titled", "synced")),
             html.Main([head, page]),
         ]
     )

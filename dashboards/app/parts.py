@@ -17,6 +17,7 @@ from orchestrator.records.schema import State
 
 Child = Component | str | int | None
 PAGE_ROWS = 25  # every cell costs the browser time: with 25 rows a filter shows at once
+LEFT_OUT = ["sendChartToCloud", "select2d", "lasso2d"]  # nothing may leave this machine; selections do nothing
 STATE_MARKS: Mapping[str, str] = {
     State.FINISHED: "✓",
     State.RUNNING: "▸",
@@ -115,7 +116,7 @@ def graph(figure: go.Figure, name: str, label: str, *, keep: str = "") -> Compon
         keep: what the view is of.
     """
     figure.update_layout(uirevision=keep or name)
-    config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
+    config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": LEFT_OUT, "plotlyServerURL": ""}
     height = figure.layout.height or 420
     drawn = dcc.Graph(
         id={"graph": name}, figure=figure, config=config, style={"height": f"{height}px"}, responsive=True

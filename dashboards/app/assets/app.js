@@ -51,12 +51,25 @@
     return spelled(query);
   }
 
+  // After "back" the controls show what the address says; no server is asked, so nothing is mounted anew.
+  function controls() {
+    const query = new URLSearchParams(window.location.search);
+    const context = window.dash_clientside.callback_context;
+    (context.states_list[0] || []).forEach(function (control) {
+      const named = query.getAll(control.id.control);
+      const many = Array.isArray(control.value);
+      const wanted = many ? named : named[0] || control.id.default || null;
+      if (String(wanted || "") !== String(control.value || "")) window.dash_clientside.set_props(control.id, { value: wanted });
+    });
+    return window.dash_clientside.no_update;
+  }
+
   function title(text) {
     if (text) document.title = text;
     return text;
   }
 
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { longrange: { address: address, title: title } });
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { longrange: { address: address, controls: controls, title: title } });
 
   // The chosen arm's card appears above the table: follow it there, also from the table's end.
   function reveal() {
@@ -70,6 +83,21 @@
     watch.observe(page, { childList: true, subtree: true, characterData: true, attributes: true });
     window.setTimeout(() => watch.disconnect(), 5000);
   }
+
+  // What had the focus may be mounted anew: give it back to its successor, so that a refresh does not throw anybody out.
+  let last = "";
+  function name(node) {
+    if (node.dataset && node.dataset.choose) return "[data-choose='" + CSS.escape(node.dataset.choose) + "']";
+    const href = node.getAttribute && node.getAttribute("href");
+    return href ? "a[href='" + CSS.escape(href) + "']" : "";
+  }
+  document.addEventListener("focusin", (event) => { last = name(event.target); });
+  document.addEventListener("pointerdown", () => { last = ""; });
+  new MutationObserver(function () {
+    if (!last || document.activeElement !== document.body) return;
+    const heir = document.querySelector("#page " + last);
+    if (heir) heir.focus({ preventScroll: true });
+  }).observe(document.documentElement, { childList: true, subtree: true });
 
   document.addEventListener("click", function (event) {
     const button = event.target.closest("#theme-button, [data-choose]");

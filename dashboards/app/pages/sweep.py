@@ -29,20 +29,20 @@ FRONTIER_LEAD = (
 VERDICTS = ("better", "worse", "undecided", "control")
 
 
-def render(view: View) -> list[Component]:
+def render(view: View) -> list[Component | None]:
     """The page."""
     held = view.sweep()
     metrics.find_metric(view.metric)
-    head = [html.H1(held.record.question), answer_card(view, held), *_notices(view, held)]
+    head = [html.H1(held.record.question), answer_card(view, held), html.Div(_notices(view, held))]
     if held.arms.empty:
         return [*head, _rejected_only(held)]
     table = held.table(view.metric, view.cost)
     shown = _filtered(view, table)
     return [
         *head,
-        _controls(view, held, table, len(shown)),
+        _controls(view, held, table),
         _frontier(view, held, shown),
-        *_selected(view, held, table),
+        _selected(view, held, table),
         arms.table_card(view, held, table, shown),
         _curves(view, held, table),
     ]
@@ -96,20 +96,19 @@ def _rejected_only(held: Held) -> Component:
     return parts.card(parts.table(["Configuration", "Why"], rows, "Rejected"), title="Rejected before anything ran")
 
 
-def _controls(view: View, held: Held, table: pd.DataFrame, shown: int) -> Component:
+def _controls(view: View, held: Held, table: pd.DataFrame) -> Component:
     offered = {name: metric.title for name, metric in metrics.METRICS.items() if name in held.trials}
     offered.setdefault(view.metric, metrics.find_metric(view.metric).title)
     costs = {name: cost.title for name, cost in metrics.COSTS.items() if table[name].notna().any()}
     costs |= {f"{metrics.RULE_PREFIX}{rule}": f"GFLOPs, rule {rule}" for rule in _rules(held)}
     costs.setdefault(view.cost, metrics.find_cost(view.cost).title)
-    count = f"{shown} of {text.count(len(table), 'arm')} shown" if shown < len(table) else text.count(len(table), "arm")
     return parts.toolbar(
         parts.choice(view, "metric", "Judge by", offered, "top1_percent"),
         parts.choice(view, "cost", "Cost", costs, "executed_macs"),
+        parts.choice(view, "zoom", "View", {"all": "all arms", "best": "zoom to the best"}, "all"),
         parts.choices(view, "block", "Blocks", list(dict.fromkeys(table["block"]))),
         parts.choices(view, "verdict", "Verdicts", VERDICTS),
         parts.search(view, "find", "Find", "label or setting"),
-        html.Span(count, className="count", role="status"),
     )
 
 
@@ -133,12 +132,11 @@ def _filtered(view: View, table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _selected(view: View, held: Held, table: pd.DataFrame) -> list[Component]:
-    chosen = view.one("arm")
-    if not chosen:
-        return []
-    arm = held.arm_id(chosen)
-    return [arms.details(view, held, arm, frames.row(table, arm))]
+def _selected(view: View, held: Held, table: pd.DataFrame) -> Component | None:
+    if not view.one("arm"):
+        return None
+    arm = held.arm_id(view.one("arm"))
+    return arms.details(view, held, arm, frames.row(table, arm))
 
 
 def _frontier(view: View, held: Held, shown: pd.DataFrame) -> Component:
@@ -150,14 +148,13 @@ def _frontier(view: View, held: Held, shown: pd.DataFrame) -> Component:
     up = "up" if full.metric.higher_is_better else "down"
     figure = draw_frontier.draw(info, view.theme)
     zoom = draw_frontier.zoom(info)
-    if zoom and view.one("zoom"):
+    if zoom and view.one("zoom") == "best":
         figure.update_xaxes(range=zoom[0])
         figure.update_yaxes(range=zoom[1])
     keep = f"{view.metric} {view.cost} {view.one('zoom')}"
     cut = f"{text.count(left, 'arm')} far from the frontier left out: filter to see them."
     return parts.card(
         *([parts.notice("Not all drawn.", cut)] if left else []),
-        *([_zooms(view)] if zoom else []),
         parts.graph(figure, "frontier", "Accuracy over cost; the numbers are in the table", keep=keep),
         title="What accuracy costs",
         lead=FRONTIER_LEAD.format(up=up),
@@ -177,17 +174,6 @@ def _drawable(full: draw_frontier.FrontierInfo, points: list[draw_frontier.Point
         if not before or before[1:] != step[1:]
     ]
     return dataclasses.replace(full, points=tuple(points), band=tuple(steps))
-
-
-def _zooms(view: View) -> Component:
-    kinds = (("", "all arms"), ("best", "zoom to the best"))
-    links = [
-        dcc.Link(
-            said, href=view.here(zoom=name or None), className="order current" if view.one("zoom") == name else "order"
-        )
-        for name, said in kinds
-    ]
-    return html.Div([html.Span("View: "), *links], className="orders")
 
 
 def _curves(view: View, held: Held, table: pd.DataFrame) -> Component:

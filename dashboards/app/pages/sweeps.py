@@ -20,7 +20,7 @@ ORDER = [State.FINISHED, State.DIVERGED, State.FAILED, State.INFEASIBLE, State.C
 MOST_TRIALS_AT_ONCE = 1500  # a sweep with more is judged when it is opened, not here
 
 
-def render(view: View) -> list[Component]:
+def render(view: View) -> list[Component | None]:
     """The list, newest first, with the newest sweep's answer on top."""
     sweeps = view.store.sweeps()
     if not len(sweeps):
@@ -35,15 +35,15 @@ def render(view: View) -> list[Component]:
     newest = str(sweeps.index[0])
     rows = list(frames.rows(sweeps))
     held = rows[0][1]
-    hero = []
+    hero: Component | None = None
     if 0 < sum(held[state] for state in State) <= MOST_TRIALS_AT_ONCE:
         here = View(view.store, view.path, {"sweep": (newest,)}, view.theme)
-        hero = [answer_card(here, here.sweep(), heading=newest)]
+        hero = answer_card(here, here.sweep(), heading=newest)
     cards = [_card(view, name, row) for name, row in rows]
     return [
         html.H1(held["question"] if hero else "Sweeps"),
-        *hero,
-        *_running(view),
+        hero,
+        _running(view),
         html.H2("All sweeps", className="bare"),
         *cards,
     ]
@@ -75,10 +75,10 @@ def _card(view: View, name: str, row: dict[str, Any]) -> Component:
     return html.Section([head, html.P(row["question"]), bar, html.Small(said + eta)], className="card sweep")
 
 
-def _running(view: View) -> list[Component]:
+def _running(view: View) -> Component | None:
     running = view.store.running()
     if running.empty:
-        return []
+        return None
     rows = [
         html.Tr(
             [
@@ -96,7 +96,7 @@ def _running(view: View) -> list[Component]:
     ]
     head = ["Arm", "Sweep", parts.th("Seed", number=True), parts.th("Epochs", number=True)]
     head += [parts.th("For", number=True), "Device"]
-    return [parts.card(parts.table(head, rows, "Trials that run now"), title="Running now")]
+    return parts.card(parts.table(head, rows, "Trials that run now"), title="Running now")
 
 
 def _epochs(row: dict[str, Any]) -> str:

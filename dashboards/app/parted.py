@@ -1,0 +1,104 @@
+"""What a new rendering changes of the page that is open.
+
+Dash mounts anew whatever a callback returns as children: focus, open lists, zoom and scroll would be lost at every
+refresh. So a page is a row of slots; only slots whose content differs are sent, charts in a slot that stays get a new
+figure (Plotly keeps zoom and legend then), and values of controls never count as a difference: the browser has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dash
+from dash import dcc, html
+from dash.development.base_component import Component
+from plotly.io.json import to_json_plotly
+
+Content = Sequence[Component | None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A rendered page: each slot's digest, and each chart's.
+
+    Attributes:
+        content: components, None for a slot that is empty now.
+        slots: digests by place, without figures and control values.
+        figures: (figure, digest) by the chart's name.
+        places: the slot that holds each chart.
+    """
+
+    content: Content
+    slots: tuple[str, ...]
+    figures: Mapping[str, tuple[Any, str]]
+    places: Mapping[str, int]
+
+    @classmethod
+    def of(cls, content: Content) -> Parts:
+        """Take the digests of a page."""
+        slots, figures, places = [], {}, {}
+        for place, component in enumerate(content):
+            left_out = []
+            for each in _inside(component):
+                prop = _loose(each)
+                if prop is None:
+                    continue
+                value = getattr(each, prop, None)
+                left_out.append((each, prop, value))
+                setattr(each, prop, None)
+                if prop == "figure":
+                    figures[each.id["graph"]] = (value, _digest(value))
+                    places[each.id["graph"]] = place
+            slots.append(_digest(component))
+            for each, prop, value in left_out:
+                setattr(each, prop, value)
+        return cls(content, tuple(slots), figures, places)
+
+    def shown(self, address: str) -> dict[str, Any]:
+        """What the browser remembers of it until the next change."""
+        figures = {name: digest for name, (_, digest) in self.figures.items()}
+        return {"address": address, "slots": list(self.slots), "figures": figures}
+
+    def whole(self) -> list[Component]:
+        """Every slot."""
+        return [html.Div(each, id={"slot": place}) for place, each in enumerate(self.content)]
+
+    def changes(self, before: Mapping[str, Any] | None, address: str, graphs: Sequence[str]) -> tuple[Any, Any, Any]:
+        """(page, slots, figures) to send to a browser that shows `before`; `graphs` are the charts it has."""
+        known = before or {}
+        slots = known.get("slots") or []
+        if known.get("address") != address or len(slots) != len(self.slots):
+            return self.whole(), [dash.no_update] * len(slots), [dash.no_update] * len(graphs)
+        changed = [old != new for old, new in zip(slots, self.slots, strict=True)]
+        children = [each if new else dash.no_update for each, new in zip(self.content, changed, strict=True)]
+        return dash.no_update, children, [self._figure(name, changed, known["figures"]) for name in graphs]
+
+    def _figure(self, name: str, changed: Sequence[bool], digests: Mapping[str, str]) -> Any:
+        if name not in self.figures or changed[self.places[name]]:
+            return dash.no_update  # it goes, or comes with its slot
+        figure, digest = self.figures[name]
+        return dash.no_update if digests.get(name) == digest else figure
+
+
+def _inside(node: Any) -> Iterator[Component]:
+    if isinstance(node, list | tuple):
+        for each in node:
+            yield from _inside(each)
+    elif isinstance(node, Component):
+        yield node
+        yield from _inside(getattr(node, "children", None))
+
+
+def _loose(component: Component) -> str | None:
+    """The property that may differ without mounting the slot anew."""
+    if isinstance(component, dcc.Graph):
+        return "figure"
+    named = getattr(component, "id", None)
+    return "value" if isinstance(named, dict) and "control" in named else None
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha1(to_json_plotly(value).encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,305 @@
+"""The app in a real browser: pages are drawn without errors or outside requests, and the address holds the view.
+
+The content security policy forbids evaluating strings, so `page.wait_for_function` cannot be used.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dashboard_ledgers as ledgers
+import pytest
+
+from dashboards.app import create, listen
+from orchestrator.records.schema import State
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)"),
+]
+PATIENCE = 30_000  # milliseconds
+HOSTILE = "<script>alert(1)</script>"
+PAGES = {
+    "/": 0,
+    "/sweep?sweep=quickstart": 2,
+    "/sweep?sweep=quickstart&arm=nl%40res3": 2,
+    "/effects?sweep=quickstart&block=hgnl": 3,
+    "/compare?sweep=quickstart": 2,
+    "/failures?sweep=quickstart": 1,
+    f"/trial?sweep=quickstart&trial={1:08x}{0:08x}": 1,
+    "/audit": 0,
+    "/sweep?sweep=nope": 0,
+    "/nowhere": 0,
+}
+
+
+@dataclass
+class Visitor:
+    """A window, with everything that went wrong in it."""
+
+    page: Any
+    base: str
+    wrong: list[str] = field(default_factory=list)
+
+    def open(self, address: str) -> None:
+        self.page.goto(self.base + address)
+        self.page.wait_for_selector("#page h1", timeout=PATIENCE)
+
+    def until(self, script: str) -> Any:
+        """Wait until an expression is true in the page."""
+        ends = time.monotonic() + PATIENCE / 1000
+        while not (found := self.page.evaluate(script)):
+            assert time.monotonic() < ends, f"never true: {script}"
+            time.sleep(0.05)
+        return found
+
+    def arms(self) -> list[str]:
+        return [text.strip() for text in self.page.locator("button.swatched").all_inner_texts()]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with api.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield opened
+        opened.close()
+
+
+def serving(ledger: Path, **options: Any) -> Iterator[str]:
+    server = listen(create(ledger, **options), "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def base(quickstart_path: Path) -> Iterator[str]:
+    yield from serving(quickstart_path, refresh=60.0)
+
+
+@pytest.fixture
+def visit(browser: Any, base: str) -> Iterator[Callable[..., Visitor]]:
+    opened: list[tuple[Any, Visitor]] = []
+
+    def visiting(at: str = base, width: int = 1280, theme: str = "light") -> Visitor:
+        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)
+        visitor = Visitor(context.new_page(), at)
+        visitor.page.on("console", lambda said: _complaint(visitor, said))
+        visitor.page.on("pageerror", lambda error: visitor.wrong.append(str(error)))
+        visitor.page.on("dialog", lambda dialog: (visitor.wrong.append(dialog.message), dialog.dismiss()))
+        visitor.page.on("request", lambda asked: _outside(visitor, asked.url))
+        opened.append((context, visitor))
+        return visitor
+
+    yield visiting
+    for context, _ in opened:
+        context.close()
+    assert [wrong for _, visitor in opened for wrong in visitor.wrong] == []
+
+
+def _complaint(visitor: Visitor, said: Any) -> None:
+    if said.type in ("error", "warning"):
+        visitor.wrong.append(f"{said.type}: {said.text}")
+
+
+def _outside(visitor: Visitor, url: str) -> None:
+    if not url.startswith((visitor.base, "data:", "blob:")):
+        visitor.wrong.append(f"asked for {url}")
+
+
+@pytest.mark.parametrize(("address", "graphs"), PAGES.items(), ids=list(PAGES))
+@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
+def test_every_page_is_drawn(visit: Callable[..., Visitor], address: str, graphs: int, width: int, theme: str) -> None:
+    visitor = visit(width=width, theme=theme)
+    visitor.open(address)
+    visitor.until(f"document.querySelectorAll('.js-plotly-plot .main-svg').length >= {graphs}")
+    for at in range(graphs):
+        shape = (
+            f"document.querySelectorAll('.js-plotly-plot')[{at}].querySelector('.point path, path.point, .hm image')"
+        )
+        visitor.until(f"{shape} && {shape}.getBoundingClientRect().width > 0")
+    assert visitor.page.evaluate("document.documentElement.dataset.theme") == theme
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_newcomer_sees_the_answer_first(visit: Callable[..., Visitor]) -> None:
+    visitor = visit()
+    visitor.open("/")
+    box = visitor.page.locator(".answer .sentence").bounding_box()
+    assert box["y"] + box["height"] < 400
+    assert "nl@res3 is best" in visitor.page.inner_text(".sentence")
+
+
+def test_the_frontier_has_its_blocks_colours(visit: Callable[..., Visitor]) -> None:
+    visitor = visit()
+    visitor.open("/sweep?sweep=quickstart")
+    visitor.page.wait_for_selector(".js-plotly-plot .point", state="attached", timeout=PATIENCE)
+    fills = "[...document.querySelectorAll('.js-plotly-plot')][0].querySelectorAll('.legendpoints path')"
+    colours = visitor.page.evaluate(f"[...{fills}].map(path => getComputedStyle(path).fill)")
+    assert "rgb(0, 114, 178)" in colours
+    shot = visitor.page.locator(".js-plotly-plot").first.screenshot()
+    assert len(shot) > 10_000  # an empty chart compresses to less
+
+
+def test_filters_go_into_the_address_and_come_back_from_it(visit: Callable[..., Visitor]) -> None:
+    visitor = visit()
+    visitor.open("/sweep?sweep=quickstart")
+    assert len(visitor.arms()) == 21
+    visitor.page.fill("input[type=search]", "res3")
+    visitor.page.press("input[type=search]", "Enter")
+    visitor.until("document.querySelectorAll('button.swatched').length < 21")
+    assert "find=res3" in visitor.page.url
+    kept, found = visitor.page.url, visitor.arms()
+    assert visitor.page.evaluate("document.activeElement.type") == "search"
+    other = visit()
+    other.open(kept.removeprefix(other.base))
+    assert other.arms() == found
+    assert other.page.input_value("input[type=search]") == "res3"
+    visitor.page.go_back()
+    visitor.until("document.querySelectorAll('button.swatched').length == 21")
+    assert visitor.page.input_value("input[type=search]") == ""
+
+
+def test_choices_by_keyboard(visit: Callable[..., Visitor]) -> None:
+    visitor = visit()
+    visitor.open("/sweep?sweep=quickstart")
+    cost = visitor.page.locator(".pick", has_text="Cost").locator("button, [role=combobox]").first
+    cost.focus()
+    visitor.page.keyboard.press("Enter")
+    visitor.page.wait_for_selector("text=Parameters", timeout=PATIENCE)
+    visitor.until("document.activeElement.value == 'executed_macs'")
+    visitor.page.keyboard.press("ArrowDown")
+    visitor.until("document.activeElement.value == 'params'")
+    visitor.page.keyboard.press("Enter")
+    visitor.until("location.search.includes('cost=params')")
+    visitor.until("document.querySelector('.js-plotly-plot .xtitle')?.textContent.startsWith('Parameters')")
+
+
+def test_every_way_is_reachable_by_tab(visit: Callable[..., Visitor]) -> None:
+    visitor = visit()
+    visitor.open("/sweep?sweep=quickstart")
+    names = []
+    for _ in range(32):
+        visitor.page.keyboard.press("Tab")
+        names.append(
+            visitor.page.evaluate("document.activeElement.innerText || document.activeElement.ariaLabel || ''")
+        )
+    assert names[0] == "Skip to content"
+    assert {"longrange", "Sweeps", "Answer", "Effects", "Compare", "Failures", "Audit"} <= set(names)
+    assert any("cheapest first" in name for name in names)
+    assert visitor.page.locator("[data-title*=Share]").count() == 0  # it would send the chart away
+
+
+def test_click_through_from_point_to_trial(visit: Callable[..., Visitor]) -> None:
+    visitor = visit()
+    visitor.open("/sweep?sweep=quickstart&block=se&block=bat")
+    point = visitor.page.locator(".js-plotly-plot").first.locator(".scatterlayer .trace path.point").last
+    point.wait_for(state="attached", timeout=PATIENCE)
+    point.evaluate("node => node.scrollIntoView({block: 'center'})")
+    box = point.bounding_box()
+    visitor.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=4)
+    visitor.page.wait_for_selector(".hoverlayer .hovertext", timeout=PATIENCE)
+    visitor.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    visitor.page.wait_for_selector(".card.chosen", timeout=PATIENCE)
+    assert "arm=a" in visitor.page.url
+    visitor.page.click(".card.chosen >> text=seed 1")
+    visitor.until("location.pathname == '/trial'")
+    visitor.page.wait_for_selector("text=Run it again", timeout=PATIENCE)
+
+
+def test_an_arm_is_chosen_in_the_table_and_closed(visit: Callable[..., Visitor]) -> None:
+    visitor = visit()
+    visitor.open("/sweep?sweep=quickstart")
+    visitor.page.click("button.swatched >> text=bat k=4")
+    visitor.page.wait_for_selector(".card.chosen h2 >> text=bat k=4", timeout=PATIENCE)
+    visitor.page.click(".card.chosen >> text=Close")
+    visitor.until("!document.querySelector('.card.chosen')")
+    assert "arm=" not in visitor.page.url
+
+
+def test_the_theme_is_remembered_and_charts_follow(visit: Callable[..., Visitor]) -> None:
+    visitor = visit()
+    visitor.open("/compare?sweep=quickstart")
+    ink = "getComputedStyle(document.querySelector('.js-plotly-plot .xtick text')).fill"
+    visitor.page.wait_for_selector(".js-plotly-plot .xtick text", state="attached", timeout=PATIENCE)
+    light = visitor.page.evaluate(ink)
+    visitor.page.click("#theme-button")
+    visitor.until(f"{ink} != '{light}'")
+    visitor.page.reload()
+    visitor.page.wait_for_selector(".js-plotly-plot .xtick text", state="attached", timeout=PATIENCE)
+    assert visitor.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert visitor.page.evaluate(ink) != light
+
+
+def test_a_running_sweep_grows_and_keeps_what_was_chosen(visit: Callable[..., Visitor], tmp_path: Path) -> None:
+    arms = [
+        ledgers.Arm("none", {"name": "none"}, {}, 50.0, 0.5, 1_620_000, control=True),
+        ledgers.Arm("nl", {"name": "nl"}, {"res3": [0]}, 60.0, 0.5, 1_980_000, states={4: State.RUNNING}),
+    ]
+    path = ledgers.write(tmp_path / "ledger.db", arms, name=HOSTILE)
+    server = serving(path, refresh=0.3)
+    visitor = visit(next(server))
+    visitor.open("/")
+    visitor.page.click(f"text={HOSTILE} →")
+    visitor.page.wait_for_selector("button.swatched", timeout=PATIENCE)
+    visitor.page.click("button.swatched >> text=nl")
+    visitor.page.wait_for_selector(".card.chosen >> text=▸ running", timeout=PATIENCE)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE trials SET state = 'finished', ended_at = started_at + 6 WHERE state = 'running'")
+        connection.execute(f"INSERT INTO results VALUES ('{1:08x}{4:08x}', 'top1_percent', 61.25)")
+    connection.close()
+    visitor.page.wait_for_selector(".card.chosen >> text=61.25", timeout=PATIENCE)
+    assert visitor.page.locator(".notice", has_text="Partial").count() == 0
+    assert HOSTILE in visitor.page.title()
+    visitor.page.close()
+    next(server, None)
+
+
+def test_a_refresh_keeps_zoom_focus_and_what_is_typed(
+    visit: Callable[..., Visitor], quickstart_path: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(quickstart_path, tmp_path / "ledger.db"))
+    server = serving(path, refresh=0.3)
+    visitor = visit(next(server))
+    visitor.open("/sweep?sweep=quickstart")
+    visitor.page.wait_for_selector(".js-plotly-plot .point", state="attached", timeout=PATIENCE)
+    chart = "document.querySelector('.js-plotly-plot')"
+    visitor.page.click(f"{'.js-plotly-plot >> nth=0'} >> [data-title='Zoom in']", force=True)
+    visitor.page.fill("input[type=search]", "half a wo")
+    before = visitor.page.evaluate(f"{chart}._fullLayout.xaxis.range.join()")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE results SET value = 99.5 WHERE name = 'top1_percent' AND trial_id LIKE '00000001%'")
+    connection.close()
+    visitor.page.wait_for_selector("text=99.5 %", timeout=PATIENCE)
+    assert visitor.page.evaluate(f"{chart}._fullLayout.xaxis.range.join()") == before
+    assert visitor.page.evaluate("document.activeElement.value") == "half a wo"
+    visitor.page.close()
+    next(server, None)
+
+
+def test_a_token_opens_the_door_once(visit: Callable[..., Visitor], quickstart_path: Path) -> None:
+    server = serving(quickstart_path, auth_token="s3cret & more", refresh=60.0)
+    visitor = visit(next(server))
+    visitor.page.goto(visitor.base + "/sweep?sweep=quickstart")
+    visitor.page.fill("input[name=token]", "s3cret & more")
+    visitor.page.click("button")
+    visitor.page.wait_for_selector(".answer", timeout=PATIENCE)
+    assert "s3cret" not in visitor.page.url
+    assert visitor.page.evaluate("document.cookie").count("longrange=") == 0
+    visitor.open("/sweep?sweep=quickstart")
+    visitor.page.close()
+    visitor.wrong[:] = [said for said in visitor.wrong if "401" not in said]  # the form itself
+    next(server, None)
