@@ -27,7 +27,7 @@ class Workload(Protocol):
     """The torch side of a workload: what a worker calls."""
 
     def prepare(self, context: RunContext) -> None:
-        """Make what all trials share (pre-trained weights, indexes) in `context.cache_dir`; idempotent, safe to race."""
+        """Make what all trials share (pre-trained weights, indexes) in `context.cache_dir`; parallel calls are fine."""
 
     def run(self, spec: TrialSpec, context: RunContext) -> Iterator[Progress]:
         """Train and evaluate one trial, resuming from `context.checkpoint_dir` if it holds a checkpoint.
