@@ -2,7 +2,7 @@
 
 Dash mounts anew whatever a callback returns as children: focus, open lists, zoom and scroll would be lost at every
 refresh. So a page is a row of slots; only slots whose content differs are sent, charts in a slot that stays get a new
-figure (Plotly keeps zoom and legend then), and values of controls never count as a difference: the browser has them.
+figure if theirs changed, and values of controls never count as a difference: the browser has them.
 """
 
 from __future__ import annotations

@@ -138,10 +138,12 @@ def strip_image(info: strip.StripInfo, scale: tuple[float, float]) -> Component:
     )
 
 
-def choice(view: View, name: str, label: str, options: Mapping[str, str], default: str = "") -> Component:
-    """A drop-down whose choice is part of the address."""
+def choice(
+    view: View, name: str, label: str, options: Mapping[str, str], default: str = "", *, chosen: str = ""
+) -> Component:
+    """A drop-down whose choice is part of the address; `chosen` where the address may spell it otherwise."""
     offered = [{"label": text, "value": value} for value, text in options.items()]
-    chosen = view.one(name, default)
+    chosen = chosen or view.one(name, default)
     box = dcc.Dropdown(
         offered, chosen or None, id=_id(name, default), clearable=not default, searchable=len(options) > 8
     )

@@ -33,8 +33,8 @@ def render(view: View) -> list[Component]:
     first, second = _pair(view, held)
     labels = {str(arm): str(label) for arm, label in held.arms["label"].items()}
     controls = parts.toolbar(
-        parts.choice(view, "a", "Arm", labels, _default(view, held)[0]),
-        parts.choice(view, "b", "Against", labels, _default(view, held)[1]),
+        parts.choice(view, "a", "Arm", labels, _default(view, held)[0], chosen=first),
+        parts.choice(view, "b", "Against", labels, _default(view, held)[1], chosen=second),
         parts.choice(view, "metric", "Judge by", _metrics(view, held), "top1_percent"),
     )
     if first == second:

@@ -173,6 +173,15 @@ def test_filters_go_into_the_address_and_come_back_from_it(visit: Callable[..., 
     assert visitor.page.input_value("input[type=search]") == ""
 
 
+def test_a_link_may_name_arms_by_label(visit: Callable[..., Visitor]) -> None:
+    visitor = visit()
+    visitor.open("/compare?sweep=quickstart&a=nl%40res3&b=bat+k%3D4")
+    visitor.page.wait_for_selector(".js-plotly-plot .main-svg", state="attached", timeout=PATIENCE)
+    visitor.until("location.search.includes('b=a0')")  # from then on by id
+    assert "against bat k=4" in visitor.page.inner_text(".sentence")
+    assert "bat k=4" in visitor.page.locator(".pick", has_text="Against").inner_text()
+
+
 def test_choices_by_keyboard(visit: Callable[..., Visitor]) -> None:
     visitor = visit()
     visitor.open("/sweep?sweep=quickstart")
@@ -268,23 +277,23 @@ def test_a_running_sweep_grows_and_keeps_what_was_chosen(visit: Callable[..., Vi
     next(server, None)
 
 
-def test_a_refresh_keeps_zoom_focus_and_what_is_typed(
+def test_a_refresh_keeps_what_is_typed_and_leaves_other_charts_alone(
     visit: Callable[..., Visitor], quickstart_path: Path, tmp_path: Path
 ) -> None:
     path = Path(shutil.copy(quickstart_path, tmp_path / "ledger.db"))
     server = serving(path, refresh=0.3)
     visitor = visit(next(server))
     visitor.open("/sweep?sweep=quickstart")
-    visitor.page.wait_for_selector(".js-plotly-plot .point", state="attached", timeout=PATIENCE)
-    chart = "document.querySelector('.js-plotly-plot')"
-    visitor.page.click(f"{'.js-plotly-plot >> nth=0'} >> [data-title='Zoom in']", force=True)
+    visitor.until("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2")
+    curves = "document.querySelectorAll('.js-plotly-plot')[1]"
+    visitor.page.locator("[data-title='Zoom in']").nth(1).dispatch_event("click")
     visitor.page.fill("input[type=search]", "half a wo")
-    before = visitor.page.evaluate(f"{chart}._fullLayout.xaxis.range.join()")
+    zoomed = visitor.until(f"{curves}._fullLayout.xaxis.range[0] > 1.1 && {curves}._fullLayout.xaxis.range.join()")
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE results SET value = 99.5 WHERE name = 'top1_percent' AND trial_id LIKE '00000001%'")
+        connection.execute("UPDATE results SET value = 99.5 WHERE name = 'top1_percent' AND trial_id LIKE '00000002%'")
     connection.close()
-    visitor.page.wait_for_selector("text=99.5 %", timeout=PATIENCE)
-    assert visitor.page.evaluate(f"{chart}._fullLayout.xaxis.range.join()") == before
+    visitor.page.wait_for_selector(".tile >> text=99.5 %", timeout=PATIENCE)
+    assert visitor.page.evaluate(f"{curves}._fullLayout.xaxis.range.join()") == zoomed
     assert visitor.page.evaluate("document.activeElement.value") == "half a wo"
     visitor.page.close()
     next(server, None)
