@@ -43,6 +43,7 @@ class Hosts:
         self._folder = folder
         self._space = {name: f"lr{os.getpid()}{name}" for name in names}
         self._logs: list[IO[bytes]] = []
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def address(self, name: str) -> str:
         """The host's only address beside loopback."""
@@ -69,6 +70,8 @@ class Hosts:
             self.kill(name)
         for space in self._space.values():
             _ip("netns", "delete", space)
+        for process in self._started:
+            process.wait()
         for log in self._logs:
             log.close()
 
@@ -77,7 +80,13 @@ class Hosts:
         log = (self._folder / f"{name}-{len(self._logs)}.log").open("wb")
         self._logs.append(log)
         full = ["ip", "netns", "exec", self._space[name], *command]
-        return subprocess.Popen(full, env=dict(env), stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(full, env=dict(env), stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        self._started.append(process)
+        return process
+
+    def log_of(self, process: subprocess.Popen[bytes]) -> Path:
+        """The file with the output of a process that was started here."""
+        return Path(self._logs[self._started.index(process)].name)
 
     def cut(self, name: str) -> None:
         """Unplug a host; its processes live on."""

@@ -56,6 +56,7 @@ def environment(folder: Path, token: str) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(file),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONUNBUFFERED": "1",
         # Ray's default takes a lost node for lost after 15 seconds and more.
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "1000",
@@ -73,14 +74,28 @@ def until(true: Callable[[], Any], seconds: float, what: str) -> None:
         time.sleep(0.2)
 
 
-def ray_start(hosts: Any, name: str, env: dict[str, str], temp: Path) -> None:
+def ray_start(hosts: Any, name: str, env: dict[str, str], temp: Path) -> Any:
     """A Ray node on a host: the head with its own folder, a worker with two CPUs."""
     common = ["--block", f"--node-ip-address={hosts.address(name)}", "--object-store-memory=80000000"]
     if name == "head":
         place = ["--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={temp}"]
     else:
         place = [f"--address={hosts.address('head')}:{PORT}", "--num-cpus=2"]
-    hosts.start(name, [str(BIN / "ray"), "start", *place, *common, "--num-gpus=0", "--disable-usage-stats"], env)
+    return hosts.start(name, [str(BIN / "ray"), "start", *place, *common, "--num-gpus=0", "--disable-usage-stats"], env)
+
+
+def ray_join(hosts: Any, name: str, env: dict[str, str], temp: Path, attempts: int = 3) -> None:
+    """Start a worker's node and wait until it has joined; again if it gave up, as a service manager would.
+
+    Two nodes that start at the same moment take each other's ports: the hosts share one folder of sessions here.
+    """
+    for _ in range(attempts):
+        node = ray_start(hosts, name, env, temp)
+        log = hosts.log_of(node)
+        until(lambda node=node, log=log: "Ray runtime started" in log.read_text() or node.poll() is not None, 90, name)
+        if node.poll() is None:
+            return
+    raise AssertionError(f"{name} does not join the cluster\n{hosts.output()}")
 
 
 def epochs(run: Path) -> list[int]:
@@ -112,7 +127,7 @@ def lose_hosts(folder: Path, temp: Path) -> dict[str, Any]:
         until(lambda: hosts.start("head", health, env).wait() == 0, 90, f"the head answers\n{hosts.output()}")
         refused = hosts.start("one", health, stranger).wait() != 0
         for name in ("one", "two"):
-            ray_start(hosts, name, env, temp)
+            ray_join(hosts, name, env, temp)
         command = [
             *(str(BIN / "longrange"), "run", str(folder / "sweep.yaml"), "--out", str(run), "--mlflow", "off"),
             *("--ray", f"{hosts.address('head')}:{PORT}", "--quiet", "--json"),
@@ -123,7 +138,7 @@ def lose_hosts(folder: Path, temp: Path) -> dict[str, Any]:
             hosts.cut("one")
             time.sleep(3)
             hosts.kill("two")
-            ray_start(hosts, "two", env, temp)
+            ray_join(hosts, "two", env, temp)
             code = driver.wait(timeout=300)
         except (TimeoutError, subprocess.TimeoutExpired) as error:
             raise AssertionError(f"{error}\n{hosts.output()}") from error

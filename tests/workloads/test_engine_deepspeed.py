@@ -26,6 +26,9 @@ SPEC = {
     "protocol": {"name": "centre", "batch": 16},
     "seed": 0,
 }
+# Partitioned gradients are summed in another order: float32 parts by 4e-8 in the first epoch, which twelve steps of
+# batch normalisation on small batches amplify (1.5e-5 seen with ZeRO 3).
+ROUNDING = 1e-4
 
 
 def test_the_config_is_the_recipes():
@@ -75,18 +78,37 @@ def test_swept_learning_rate_and_batch_are_seen_inside_the_engine():
 @pytest.mark.slow
 def test_two_processes_end_where_plain_ddp_ends(tmp_path, plain_ddp):
     found = run_trial(tmp_path, {"engine": "deepspeed"}, cache=plain_ddp["cache"])
-    assert found["train_loss"] == pytest.approx(plain_ddp["train_loss"], rel=1e-5)
+    assert found["train_loss"] == pytest.approx(plain_ddp["train_loss"], rel=ROUNDING)
     np.testing.assert_allclose(found["scores"], plain_ddp["scores"], atol=2e-3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "then"), [(1, None), (2, 2), (3, 3), (None, 3)])
-def test_a_partitioned_trial_stopped_and_resumed_ends_where_plain_ddp_ends(tmp_path, plain_ddp, first, then):
-    stopped = run_trial(tmp_path, zero(first), cache=plain_ddp["cache"], stop_after=1)
+@pytest.mark.parametrize(("first", "then"), [(1, None), (None, 3)])
+def test_a_trial_stopped_under_one_engine_and_resumed_under_another_ends_where_plain_ddp_ends(
+    tmp_path, plain_ddp, first, then
+):
+    found = stop_and_resume(tmp_path, plain_ddp["cache"], first, then)
+    assert found["train_loss"] == pytest.approx(plain_ddp["train_loss"], rel=ROUNDING)
+    np.testing.assert_allclose(found["scores"], plain_ddp["scores"], atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_partitioned_trial_stopped_and_resumed_is_the_uninterrupted_one(tmp_path, plain_ddp, stage):
+    whole = run_trial(tmp_path / "whole", zero(stage), cache=plain_ddp["cache"])
+    found = stop_and_resume(tmp_path / "parts", plain_ddp["cache"], stage, stage)
+    assert found["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-12)
+    np.testing.assert_allclose(found["scores"], whole["scores"], atol=1e-6)
+    assert whole["train_loss"] == pytest.approx(plain_ddp["train_loss"], rel=ROUNDING)
+    np.testing.assert_allclose(whole["scores"], plain_ddp["scores"], atol=2e-3)
+
+
+def stop_and_resume(out, cache, first, then):
+    """What a trial reports that was stopped after one epoch under a ZeRO stage and went on under another."""
+    stopped = run_trial(out, zero(first), cache=cache, stop_after=1)
     assert stopped["stopped"]
-    resumed = run_trial(tmp_path, zero(then), cache=plain_ddp["cache"])
-    assert stopped["train_loss"] + resumed["train_loss"] == pytest.approx(plain_ddp["train_loss"], rel=1e-5)
-    np.testing.assert_allclose(resumed["scores"], plain_ddp["scores"], atol=2e-3)
+    resumed = run_trial(out, zero(then), cache=cache)
+    return resumed | {"train_loss": stopped["train_loss"] + resumed["train_loss"]}
 
 
 def zero(stage):
@@ -102,7 +124,7 @@ def plain_ddp(tmp_path_factory):
 
 def run_trial(out, recipe, *, cache, world=2, **options):
     """What rank 0 of `world` processes reports."""
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
