@@ -5,6 +5,7 @@
     api.plan("quickstart", set=["seeds=1"]).estimate()
     outcome = api.run("quickstart", set=["seeds=1"], out="runs/x", executor="inline")
     api.status("runs/x").states                       # {"finished": 8}
+    api.ensemble(["runs/x::none", "runs/x::nl @res3"]).rating
 
 A sweep is a shipped name, a file, or a `Sweep`. Runs go into folders that the command line reads too, and the other way
 round. Nothing is printed but warnings; trials that fail are counted in the `Outcome`, not raised. Reports and figures
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator import paths
+from orchestrator.ensemble import Ensemble, ensemble
 from orchestrator.errors import UserError
 from orchestrator.events import Event
 from orchestrator.launch import Changed, ExecutorName, Settings, attach, remember, remembered, replan, start
@@ -29,7 +31,7 @@ from orchestrator.records.ledger import Ledger
 from orchestrator.run import Observer, Outcome
 from orchestrator.sweep import Sweep
 
-__all__ = ["Outcome", "Overview", "Plan", "Sweep", "plan", "resume", "run", "status"]
+__all__ = ["Ensemble", "Outcome", "Overview", "Plan", "Sweep", "ensemble", "plan", "resume", "run", "status"]
 
 
 class Quiet:

@@ -21,7 +21,13 @@ def top_k_percent(scores: Scores, labels: Labels, k: int) -> float:
         labels: `[n]`.
         k: how many guesses; more than there are classes is all of them.
     """
-    return 100.0 * float(np.mean(_ranks(scores, labels) < k))
+    return 100.0 * float(np.mean(top_k_hits(scores, labels, k)))
+
+
+def top_k_hits(scores: Scores, labels: Labels, k: int) -> NDArray[np.bool_]:
+    """Which clips' labels are among the `k` best classes, `[n]`; arguments as `top_k_percent`."""
+    hits: NDArray[np.bool_] = _ranks(scores, labels) < k
+    return hits
 
 
 def averaged_error_percent(scores: Scores, labels: Labels) -> float:

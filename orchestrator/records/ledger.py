@@ -53,6 +53,7 @@ from orchestrator.records.schema import (
 )
 from orchestrator.records.sql import chunks, table, upsert
 from orchestrator.records.values import Checkpoint, Claim, PlannedSweep, Spent, Standing, SweepInfo, Timing, TrialInfo
+from workloads.progress import Predictions
 
 RERUNNABLE = ENDED - IMMUTABLE
 
@@ -321,6 +322,11 @@ class Ledger:
         """Where a trial that has not finished can be taken up again."""
         with reads(self.engine) as connection:
             return reading.checkpoint(connection, trial_id)
+
+    def predictions(self, trial_ids: Iterable[str]) -> dict[str, Predictions]:
+        """Per-clip scores by trial; trials that stored none are left out."""
+        with reads(self.engine) as connection:
+            return reading.predictions(connection, list(trial_ids))
 
     def past_seconds(self, device: str | None = None, arm_ids: Iterable[str] | None = None) -> list[Timing]:
         """How long finished, uninterrupted trials took, newest first: what prices are calibrated with."""

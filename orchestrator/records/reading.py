@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Connection, Select, func, select
 
 from orchestrator.records.schema import (
@@ -13,8 +16,10 @@ from orchestrator.records.schema import (
     AttemptRow,
     Base,
     CheckpointRow,
+    ClipSetRow,
     EpochMetricRow,
     LeaseRow,
+    PredictionsRow,
     RejectionRow,
     ResultRow,
     State,
@@ -23,7 +28,9 @@ from orchestrator.records.schema import (
     SweepTrialRow,
     TrialRow,
 )
+from orchestrator.records.sql import chunks
 from orchestrator.records.values import Checkpoint, Refused, Spent, SweepInfo, Timing, TrialInfo
+from workloads.progress import Predictions
 
 TIMINGS = 10_000  # enough to calibrate a price; keeps a ledger of millions cheap to ask
 
@@ -142,6 +149,27 @@ def timings(connection: Connection, device: str | None, arm_ids: set[str] | None
         found = found.where(AttemptRow.device == device)
     rows = (Timing(**row) for row in connection.execute(found).mappings())
     return [row for row in rows if arm_ids is None or row.arm_id in arm_ids]
+
+
+def predictions(connection: Connection, trial_ids: Sequence[str]) -> dict[str, Predictions]:
+    """trial_id -> its scores per clip, as a worker told them."""
+    columns = (PredictionsRow.trial_id, PredictionsRow.clip_set_id, PredictionsRow.scores)
+    stored = [
+        row
+        for some in chunks(trial_ids)
+        for row in connection.execute(select(*columns).where(PredictionsRow.trial_id.in_(some)))
+    ]
+    sets = {}
+    for clip_set_id in {row.clip_set_id for row in stored}:
+        held = connection.execute(select(ClipSetRow.__table__).where(ClipSetRow.clip_set_id == clip_set_id)).one()
+        labels = np.frombuffer(held.labels, "<i4").astype(np.int64)
+        sets[clip_set_id] = (tuple(json.loads(zlib.decompress(held.names))), labels, held.classes)
+    found = {}
+    for row in stored:
+        names, labels, classes = sets[row.clip_set_id]
+        scores = np.frombuffer(zlib.decompress(row.scores), "<f2").reshape(-1, classes)
+        found[row.trial_id] = Predictions(names, labels, scores)
+    return found
 
 
 def trial(connection: Connection, beginning: str) -> list[dict[str, Any]]:
