@@ -10,10 +10,10 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from orchestrator import axes as algebra
 from orchestrator.errors import SweepError, UserError
@@ -43,7 +43,7 @@ class ResourceRule(Frozen):
         when: axis path -> value; empty matches every arm.
         cpus: CPU cores, per worker.
         gpus: GPUs, per worker; fractions share one.
-        workers: processes that train one trial together.
+        workers: processes that train one trial together, each on a CPU share or a GPU of its own (0 or 1 GPUs).
         memory_gib: device memory; arms that need more are rejected by the plan.
         hang_minutes: a worker without progress for so long is ended and its trial tried once more.
     """
@@ -54,6 +54,14 @@ class ResourceRule(Frozen):
     workers: int = Field(1, ge=1)
     memory_gib: float | None = Field(None, gt=0)
     hang_minutes: float | None = Field(60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_device_each(self) -> Self:
+        if self.workers > 1 and self.gpus not in (0.0, 1.0):
+            raise ValueError(
+                f"several workers need 0 or 1 gpus each, given workers: {self.workers}, gpus: {self.gpus:g}"
+            )
+        return self
 
 
 class Reproduces(Frozen):

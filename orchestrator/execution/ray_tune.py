@@ -1,4 +1,4 @@
-"""Trials under Ray Tune, on this machine or a cluster. The only importer of ray.
+"""Trials under Ray Tune, on this machine or a cluster. With `ray_group`, the only importer of ray.
 
 Tune schedules *jobs*: lists of attempts that one actor runs one after another. Actors are reused between jobs, so a
 job costs no process start; short trials share a job, so that Tune's own bookkeeping (a few milliseconds per Tune
@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,6 +30,7 @@ from typing import Any, Self
 from orchestrator.errors import LongrangeError
 from orchestrator.events import AttemptFailed, Ended, Event, Started
 from orchestrator.execution.base import Attempt, Resources, StopFile, follow_up
+from orchestrator.execution.group import supervise
 from orchestrator.execution.worker import hang_marker, run_attempt, watched
 from orchestrator.failures import Cause
 
@@ -86,7 +87,8 @@ class RayExecutor:
                 _answers(self._address)
                 ray.init(address=self._address, **quiet)
             else:
-                ray.init(num_cpus=self._workers, include_dashboard=False, **_loopback(), **quiet)
+                # Said, since without it Ray would join whatever cluster was started on this machine.
+                ray.init("local", num_cpus=self._workers, include_dashboard=False, **_loopback(), **quiet)
         except (OSError, RuntimeError) as error:
             raise LongrangeError(f"cannot start or reach Ray at {self._address or 'this machine'}: {error}") from error
         self._started = True
@@ -306,11 +308,20 @@ def _run_job(job: Job, terminated: threading.Event) -> Iterator[Event]:
         cancelled = StopFile(attempt.stop_file)
         if cancelled() or terminated.is_set():
             return
-        for event in watched(attempt, run_attempt(attempt, lambda: cancelled() or terminated.is_set())):  # noqa: B023
+        for event in _attempt_events(attempt, lambda: cancelled() or terminated.is_set()):  # noqa: B023
             if isinstance(event, AttemptFailed) and event.cause is Cause.STOPPED and not cancelled():
                 # This machine goes away, the trial does not: it resumes elsewhere from what it has just written.
                 event = replace(event, cause=Cause.LOST, message="the worker was asked to go (SIGTERM)")
             yield event
+
+
+def _attempt_events(attempt: Attempt, stop: Callable[[], bool]) -> Iterator[Event]:
+    """One attempt in this process, or in a crew of processes that this one watches over."""
+    if attempt.resources.workers == 1:
+        return watched(attempt, run_attempt(attempt, stop))
+    from orchestrator.execution.ray_group import RayCrew
+
+    return supervise(attempt, RayCrew(), stop)
 
 
 def _jobs(attempts: Sequence[Attempt], workers: int) -> list[Job]:
@@ -332,8 +343,10 @@ def _jobs(attempts: Sequence[Attempt], workers: int) -> list[Job]:
 
 
 def _placement(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """One bundle for the worker itself, or an empty one for it and one for each process that it watches over."""
     needs: Resources = config["resources"]
-    return tune.PlacementGroupFactory([{"CPU": needs.cpus, "GPU": needs.gpus}])
+    own = {"CPU": needs.cpus, "GPU": needs.gpus}
+    return tune.PlacementGroupFactory([own] if needs.workers == 1 else [{}, *[own] * needs.workers])
 
 
 def _answers(address: str) -> None:

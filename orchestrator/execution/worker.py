@@ -27,8 +27,10 @@ HANGING_EXIT = 75
 OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "not enough memory", "std::bad_alloc")
 
 
-def run_attempt(attempt: Attempt, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+def run_attempt(attempt: Attempt, stop: Callable[[], bool] = lambda: False, *, rank: int = 0) -> Iterator[Event]:
     """Run one attempt to its end.
+
+    Of several processes that train a trial together (see `group`), each runs this, and `rank` 0 keeps the history.
 
     Yields `Started`, `Progressed` and finally `Ended` (finished) or `AttemptFailed` (undecided: the executor asks the
     failure table). Raises nothing that a trial can cause.
@@ -39,7 +41,7 @@ def run_attempt(attempt: Attempt, stop: Callable[[], bool] = lambda: False) -> I
         return AttemptFailed(attempt.trial_id, attempt.number, time.time(), cause, _message(error), text)
 
     try:
-        yield from _run(attempt, stop)
+        yield from _run(attempt, stop, rank)
     except Stopped as error:
         yield failed(Cause.STOPPED, error)
     except Diverged as error:
@@ -92,7 +94,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
 
 
-def _run(attempt: Attempt, stop: Callable[[], bool]) -> Iterator[Event]:
+def _run(attempt: Attempt, stop: Callable[[], bool], rank: int) -> Iterator[Event]:
     spec = TrialSpec.model_validate(attempt.content)
     # What really runs must be what was planned: engines have handed trials the wrong values before.
     actual = identity(spec.to_json())
@@ -128,7 +130,8 @@ def _run(attempt: Attempt, stop: Callable[[], bool]) -> Iterator[Event]:
         if isinstance(progress, Finished):
             yield Ended(attempt.trial_id, attempt.number, now, "finished", progress)
             return
-        history.add(progress)
+        if rank == 0:
+            history.add(progress)
         yield Progressed(attempt.trial_id, attempt.number, now, progress)
 
 

@@ -58,6 +58,7 @@ def test_seeds_are_a_number_or_a_list(given: Any, seeds: tuple[int, ...]) -> Non
 @pytest.mark.parametrize(
     ("changes", "place", "said"),
     [
+        ({"resources": {"workers": 2, "gpus": 0.5}}, "resources[0]", "0 or 1 gpus each, given workers: 2, gpus: 0.5"),
         ({"sead": 1}, "sead", "unknown key, allowed: axes, base"),
         ({"seed": 1}, "seed", "did you mean 'seeds'?"),
         ({"name": 3}, "name", "given 3"),
