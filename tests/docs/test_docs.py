@@ -28,7 +28,7 @@ sys.path.insert(0, str(DOCS))
 
 import generate  # noqa: E402  (the documentation's own script)
 
-WRITTEN = sorted(path for path in DOCS.rglob("*.md") if "examples" not in path.parts)
+WRITTEN = sorted(path for path in DOCS.rglob("*.md") if not {"examples", "changes"} & set(path.parts))
 OUTSIDE = [
     ROOT / name for name in ("README.md", "docker/README.md", "blocks/README.md", "SECURITY.md", "CONTRIBUTING.md")
 ]
