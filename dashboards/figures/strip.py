@@ -39,6 +39,7 @@ def bounds(rows: Sequence[StripInfo]) -> tuple[float, float]:
     reach = OUTER_FENCE * (third - first)
     near = [row for row in rows if first - reach <= row.mean <= third + reach]
     seen = sorted(seed for row in near for seed in row.seeds if first - reach <= seed <= third + reach)
+    seen = seen or sorted(seed for row in near for seed in row.seeds)  # one arm has seeds yet: no spread of means
     least, most = float(seen[0]), float(seen[-1])
     return (least, most) if most > least else (least - 1, most + 1)
 

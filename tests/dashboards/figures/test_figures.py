@@ -146,6 +146,12 @@ def test_strips_leave_far_arms_off_the_scale_but_show_them() -> None:
     assert "no result" in strip.draw(nothing, scale)
 
 
+def test_a_strip_of_the_first_arm_that_has_seeds_spans_them() -> None:
+    first = strip.StripInfo("nl", (90.0, 92.0), 91.0, float("nan"), float("nan"), float("nan"))
+    waiting = strip.StripInfo("none", (), float("nan"), float("nan"), float("nan"), float("nan"))
+    assert strip.bounds([first, waiting]) == (90.0, 92.0)
+
+
 def test_blocks_differ_in_colour_and_marker() -> None:
     styles = list(theme.STYLES.values())
     assert len({style.color for style in styles}) == len({style.symbol for style in styles}) == len(styles)
