@@ -18,7 +18,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
-SCRIPTS = sorted(DOCKER.glob("*.sh"))
+SCRIPTS = [*sorted(DOCKER.glob("*.sh")), ROOT / "tests" / "fresh_machine.sh"]
 
 
 def tool(name: str) -> str:

@@ -232,6 +232,16 @@ def test_the_site_builds_without_warnings_and_asks_nobody(tmp_path: Path) -> Non
         assert [url for url in asked if "canonical" not in url] == [], page.name
 
 
+def test_pages_include_the_example_files() -> None:
+    """A mark that is not quite right stays as text on the page, and nothing complains."""
+    for page in WRITTEN:
+        text = page.read_text(encoding="utf-8")
+        included = re.findall(r'^--8<-- "([^"]+)"$', text, re.MULTILINE)
+        assert len(included) == len(re.findall("8 *< *-", text)), page.name
+        assert all((DOCS / name).is_file() for name in included), page.name
+    assert '--8<-- "examples/my_workload.py"' in (DOCS / "howto" / "model.md").read_text(encoding="utf-8")
+
+
 def test_the_citation_names_the_four_papers() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     titles = {item["title"] for item in cited["references"]}
