@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # numpy and the database, which planning can do without
     from orchestrator.records.ledger import Ledger
     from orchestrator.records.mlflow_mirror import Mirror
     from orchestrator.run import Observer, Outcome
+    from workloads.spec import TrialSpec
 
 ExecutorName = Literal["auto", "inline", "ray"]
 Changed = Literal["ask", "keep"]
@@ -97,7 +98,15 @@ def replan(folder: RunFolder, settings: Settings) -> Plan:
 
 def data_problems(made: Plan) -> list[str]:
     """What is missing or wrong on disk before this plan can run; planning itself needs no data."""
-    return list(dict.fromkeys(problem for arm in made.arms for problem in arm.spec.workload.problems()))
+    return list(dict.fromkeys(problem for arm in made.arms for problem in _on_disk(arm.spec)))
+
+
+def _on_disk(spec: TrialSpec) -> Iterator[str]:
+    yield from spec.workload.problems()
+    if spec.start is not None:
+        from workloads.starting import start_problems  # with torch, which other plans do not need
+
+        yield from start_problems(spec)
 
 
 def start(

@@ -19,6 +19,7 @@ from orchestrator.price import Price, Pricer
 from orchestrator.resolve import check, resolve
 from orchestrator.sweep import ResourceRule, Sweep, get_path, merge
 from orchestrator.trial import Trial, canonical_json
+from workloads.registry import parse_workload
 from workloads.spec import ModelSpec, TrialSpec
 
 Profile = Mapping[str, Any]  # what workloads.counting.Profile says, as JSON: at least params and executed_macs
@@ -162,6 +163,13 @@ def make_plan(
 def mistakes(sweep: Sweep) -> list[str]:
     """Every typing mistake in the configurations of a sweep, each once: unknown names, keys and stages, wrong types."""
     return _candidates(sweep)[1]
+
+
+def unready(sweep: Sweep) -> list[str]:
+    """What is missing or wrong on disk, of every workload a sweep names, also where its configurations are wrong."""
+    found = {canonical_json(item.content["workload"]): item.content["workload"] for item in _candidates(sweep)[0]}
+    problems = [problem for given in found.values() for problem in parse_workload(given).problems()]
+    return [f"before it can run: {problem}" for problem in dict.fromkeys(problems)]
 
 
 @dataclass(frozen=True)

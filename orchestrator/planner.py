@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import NoLedger, SweepError, UserError
-from orchestrator.plan import Plan, Profiler, make_plan, mistakes, trained_macs
+from orchestrator.plan import Plan, Profiler, make_plan, mistakes, trained_macs, unready
 from orchestrator.price import PastTrial, Pricer, clip_passes
 from orchestrator.sweep import Sweep, load_sweep, unknown_paths, yaml_value
 from workloads.spec import TrialSpec
@@ -36,7 +36,7 @@ def load(source: str, overrides: Sequence[str] = ()) -> Sweep:
     try:
         return load_sweep(source, overrides)
     except SweepError as error:
-        more = mistakes(error.rest) if error.rest is not None else []
+        more = [*mistakes(error.rest), *unready(error.rest)] if error.rest is not None else []
         raise SweepError(source, [*error.problems, *more]) from None
 
 
@@ -60,26 +60,33 @@ def plan_sweep(
     ledger: str | Path | None = None,
     source: str = "sweep",
 ) -> Plan:
-    """Like `plan_of`, for a sweep that is loaded already."""
+    """Like `plan_of`, for a sweep that is loaded already.
+
+    Raises:
+        SweepError: the sweep is wrong; what its data lacks is told in the same breath.
+    """
     device = "cuda" if any(rule.gpus for rule in sweep.resources) else "cpu"
-    return make_plan(
-        sweep,
-        profiler=profiler() if profiled else None,
-        pricer=Pricer(past_trials(ledger, device), device=device),
-        only=conditions(only),
-        source=source,
-    )
+    try:
+        return make_plan(
+            sweep,
+            profiler=profiler() if profiled else None,
+            pricer=Pricer(past_trials(ledger, device), device=device),
+            only=conditions(only),
+            source=source,
+        )
+    except SweepError as error:
+        raise SweepError(source, [*error.problems, *unready(sweep)]) from None
 
 
 def profiler() -> Profiler:
-    """Profiles models on the meta device; imports torch when it is called."""
+    """Profiles models on the meta device, in worker processes where many were never counted before."""
 
-    def profile_all(specs: Sequence[Any]) -> list[Mapping[str, Any]]:
-        from workloads.counting import profile
+    def profile_models(specs: Sequence[Any]) -> list[Mapping[str, Any]]:
+        from workloads.counting import profile_all
 
-        return [profile(spec).model_dump(mode="json") for spec in specs]
+        return [profile.model_dump(mode="json") for profile in profile_all(specs)]
 
-    return profile_all
+    return profile_models
 
 
 def past_trials(ledger: str | Path | None, device: str) -> list[PastTrial]:

@@ -17,6 +17,7 @@ from orchestrator.errors import SweepError
 from orchestrator.explain import explain
 from orchestrator.sweep import Sweep, merge, set_path, with_name
 from workloads.backbones.insertion import insertion_points
+from workloads.fits import misfits
 from workloads.protocols import parse_protocol
 from workloads.recipes import parse_recipe
 from workloads.registry import WorkloadConfig, parse_backbone, parse_workload
@@ -68,7 +69,7 @@ def check(content: Mapping[str, Any]) -> tuple[TrialSpec | None, list[str]]:
         if not wrong_places and all(isinstance(cause, InvalidChoice) for cause in causes):
             return None, [str(cause) for cause in causes]
         raise SweepError("trial", [*explain(error), *wrong_places]) from None
-    return (None, reasons) if (reasons := model_problems(spec)) else (spec, [])
+    return (None, reasons) if (reasons := model_problems(spec) or misfits(spec)) else (spec, [])
 
 
 def model_problems(spec: ModelSpec) -> list[str]:

@@ -20,7 +20,7 @@ from orchestrator.errors import SweepError, UserError
 from orchestrator.explain import did_you_mean, explain
 from workloads.frozen import Frozen
 
-TRIAL_KEYS = ("workload", "backbone", "insertion", "block", "recipe", "protocol")
+TRIAL_KEYS = ("workload", "backbone", "insertion", "block", "recipe", "protocol", "start")
 NAMED = ("workload", "backbone", "block", "recipe", "protocol")  # may be given as a bare name
 MOST_SEEDS = 10_000
 MOST_SETTINGS = 100_000
@@ -94,7 +94,7 @@ class Sweep(Frozen):
     Attributes:
         name: what it is called everywhere; any text.
         question: in words; the report answers it.
-        base: partial trial: workload, backbone, insertion, block, recipe, protocol. The workload fills the rest.
+        base: partial trial: workload, backbone, insertion, block, recipe, protocol, start. The workload fills the rest.
         control: overrides of the base that make the arm all others are compared with.
         axes: what varies (see `orchestrator.axes`).
         seeds: a number (0, 1, ...) or a list.

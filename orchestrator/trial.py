@@ -17,7 +17,15 @@ from typing import Any
 from workloads.spec import TrialSpec
 
 # What cannot change a trial's result. Device count, workers and logging never enter a TrialSpec at all.
-IDENTITY_FREE = ("recipe.name", "protocol.name", "protocol.batch", "workload.root")
+# Of starting weights the content counts (`start.sha256`), not the place.
+IDENTITY_FREE = (
+    "recipe.name",
+    "protocol.name",
+    "protocol.batch",
+    "workload.root",
+    "start.path",
+    "start.allow",
+)
 
 ID_DIGITS = 16
 

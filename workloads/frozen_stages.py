@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from blocks.base import Block
 from workloads.backbones.base import Backbone
 from workloads.backbones.layers import LongRange
+from workloads.fits import freeze_problems
 
 
 class Cut(NamedTuple):
@@ -65,14 +66,6 @@ class After(nn.Module):
         for layer in self._layers:
             x = layer(x)
         return x
-
-
-def freeze_problems(stages: Sequence[str], freeze: Sequence[str]) -> list[str]:
-    """Why `freeze` does not name the first stages of a network; empty if it does."""
-    if list(freeze) == list(stages[: len(freeze)]) and "head" not in freeze:
-        return []
-    first = ", ".join(stages[:-1])
-    return [f"freeze must name the first of the stages {first}, in this order: given {list(freeze)}"]
 
 
 def freeze_stages(model: Backbone[Any], freeze: Sequence[str]) -> None:

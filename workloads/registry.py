@@ -11,7 +11,8 @@ import importlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from workloads.backbones.config import BackboneConfig
@@ -20,6 +21,7 @@ from workloads.frozen import Frozen
 
 if TYPE_CHECKING:
     from workloads.progress import Progress
+    from workloads.protocols import Protocol as EvaluationProtocol
     from workloads.spec import RunContext, TrialSpec
 
 
@@ -68,6 +70,17 @@ class WorkloadConfig(Frozen):
     def clips(self) -> tuple[int, int] | None:
         """Training and validation clips, for pricing; None if that is not known without the data."""
         return None
+
+    def misfits(self, backbone: BackboneConfig, protocol: EvaluationProtocol) -> list[str]:
+        """Why this network or protocol does not go with these clips; found by plans, where the data may be absent."""
+        return [
+            f"backbone.{name}={given}, but {self.name} has {needed} {name}: leave it out, or give {needed}"
+            for name, given, needed in (
+                ("classes", backbone.classes, self.classes),
+                ("channels", backbone.channels, self.channels),
+            )
+            if given != needed
+        ]
 
     def problems(self) -> list[str]:
         """Why this workload cannot run here (missing data, empty split, ...); found before anything starts."""
@@ -187,7 +200,7 @@ def _register(name: str, registered: dict[str, Any], builtin: Mapping[str, Any])
 
 
 def _names(builtin: Mapping[str, Any], registered: Mapping[str, Any], group: str) -> list[str]:
-    installed = {point.name for point in entry_points(group=group)}
+    installed = {point.name for point in _installed(group)}
     return [*builtin, *sorted((installed | set(registered)) - set(builtin))]
 
 
@@ -201,7 +214,7 @@ def _name_of(given: Any, kind: str, names: Callable[[], list[str]]) -> str:
 def _find(name: str, kind: str, registered: Mapping[str, Any], group: str, names: Callable[[], list[str]]) -> Any:
     if name in registered:
         return registered[name]
-    for point in entry_points(group=group):
+    for point in _installed(group):
         if point.name == name:
             return point.load()
     if ":" in name:
@@ -209,6 +222,12 @@ def _find(name: str, kind: str, registered: Mapping[str, Any], group: str, names
     close = get_close_matches(name, names(), n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(names())}{hint}")
+
+
+@cache
+def _installed(group: str) -> tuple[EntryPoint, ...]:
+    """Entry points of installed packages; reading them takes milliseconds, which every short trial would pay."""
+    return tuple(entry_points(group=group))
 
 
 def _load(path: str, kind: str) -> Any:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from blocks import BlockConfig, config_dict, parse_config
 from workloads import registry
@@ -16,6 +23,7 @@ from workloads.frozen import Frozen
 from workloads.protocols import Protocol, parse_protocol
 from workloads.recipes import Recipe, parse_recipe
 from workloads.registry import WorkloadConfig
+from workloads.start import Start
 
 
 def _block(given: Any) -> BlockConfig:
@@ -38,12 +46,23 @@ class ModelSpec(Frozen):
 
 
 class TrialSpec(ModelSpec):
-    """Everything that can change a trial's result, defaults included."""
+    """Everything that can change a trial's result, defaults included.
+
+    Attributes:
+        start: weights that the network starts from; None: its random initialisation, or the workload's own.
+    """
 
     workload: WorkloadField
     recipe: RecipeField
     protocol: ProtocolField
     seed: int = Field(ge=0)
+    start: Start | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Trials without starting weights keep the ids they had before there were any.
+        values: dict[str, Any] = write(self)
+        return {key: value for key, value in values.items() if key != "start" or value is not None}
 
     @property
     def model(self) -> ModelSpec:

@@ -35,6 +35,7 @@ from workloads.protocols import Protocol
 from workloads.reproducible import reproducible, seed_for, seed_torch
 from workloads.schedule import lr_factor
 from workloads.spec import ModelSpec, RunContext, TrialSpec
+from workloads.starting import load_start, note
 
 _LOOK_EVERY = 20  # steps between looks at the loss, which make a GPU wait, and agreements between processes
 
@@ -81,7 +82,8 @@ class _Trial:
         self.spec, self.context, self.recipe = spec, context, spec.recipe
         self.device = torch.device(context.device)
         self.memory = PeakMemory(self.device)
-        self.model = _fresh_model(spec, initialise).to(self.device)
+        fresh, self.started = _fresh_model(spec, initialise)
+        self.model = fresh.to(self.device)
         freeze_stages(self.model, self.recipe.freeze)
         network, self.source = _behind_frozen_layers(self.model, spec, source, context)
         self.batch = min(self.recipe.batch, source.train_clips)
@@ -214,7 +216,7 @@ class _Trial:
         self.engine.load(found.tensors)
 
     def _notes(self) -> tuple[str, ...]:
-        notes = list(self.source.notes())
+        notes = [*self.started, *self.source.notes()]
         if self.recipe.lr_scale != 1.0:
             rates = ", ".join(f"{name} {rate:g}" for name, rate in learning_rates(self.recipe).items())
             notes.append(
@@ -245,13 +247,18 @@ class _Sums:
         self.highest = torch.maximum(self.highest, loss / len(labels))
 
 
-def _fresh_model(spec: TrialSpec, initialise: Initialise | None) -> Backbone[Any]:
-    """The model before the first step: a function of the spec, its seed, and the pre-trained weights."""
+def _fresh_model(spec: TrialSpec, initialise: Initialise | None) -> tuple[Backbone[Any], tuple[str, ...]]:
+    """The model before the first step, and where its weights are from.
+
+    It is a function of the spec, its seed, and the pre-trained weights; the spec's own come last.
+    """
     seed_torch(seed_for(spec.seed, "init"), torch.device("cpu"))
     model = build_model(_with_dropout(spec))
     if initialise is not None:
         initialise(model)
-    return model
+    if spec.start is None:
+        return model, ()
+    return model, (note(load_start(model, spec.start), spec.start),)
 
 
 def _with_dropout(spec: TrialSpec) -> ModelSpec:
@@ -291,4 +298,5 @@ def _latency_ms(model: nn.Module, spec: TrialSpec, device: torch.device) -> tupl
 def _identity(spec: TrialSpec) -> str:
     """What must agree between a checkpoint and the trial that resumes it; engines share the format."""
     recipe = spec.recipe.model_dump(mode="json", exclude={"name", "engine", "zero_stage"})
-    return content_key(spec.model.to_json(), recipe, spec.seed)
+    start = () if spec.start is None else (spec.start.sha256, spec.start.inflate)
+    return content_key(spec.model.to_json(), recipe, spec.seed, *start)

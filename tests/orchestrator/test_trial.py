@@ -32,6 +32,9 @@ RNL: dict[str, Any] = {
 }
 
 
+START: dict[str, Any] = {"path": "/weights/resnet18.pth", "sha256": "ab" * 32, "allow": ["fc.*"], "inflate": "centre"}
+
+
 def trial(**changes: Any) -> Trial:
     return Trial(TrialSpec.model_validate({**deepcopy(RNL), **changes}))
 
@@ -101,9 +104,9 @@ def test_spellings_of_one_value_do_not_matter(same: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("path", IDENTITY_FREE)
 def test_what_cannot_change_a_result_does_not_matter(path: str) -> None:
-    content = trial().content
+    content = {**trial().content, "start": START}
     section, field = path.split(".")
-    assert identity({**content, section: {**content[section], field: "anything"}}) == trial().trial_id
+    assert identity({**content, section: {**content[section], field: "anything"}}) == identity(content)
 
 
 @pytest.mark.parametrize(
@@ -118,11 +121,19 @@ def test_what_cannot_change_a_result_does_not_matter(path: str) -> None:
         {"recipe": {"name": "quick", "batch": 16}},
         {"protocol": {"name": "centre", "clips": 2}},
         {"workload": {"name": "digits", "keys": 3}},
+        {"start": START},
     ],
 )
 def test_everything_else_matters(changed: dict[str, Any]) -> None:
     assert trial(**changed).trial_id != trial().trial_id
     assert trial(**changed).arm_id != trial().arm_id
+
+
+def test_of_starting_weights_the_content_matters_and_how_it_is_fitted() -> None:
+    known = trial(start=START).trial_id
+    assert trial(start={**START, "path": "/elsewhere/w.pth", "allow": []}).trial_id == known
+    assert trial(start={**START, "sha256": "cd" * 32}).trial_id != known
+    assert trial(start={**START, "inflate": "mean"}).trial_id != known
 
 
 def test_seeds_share_an_arm() -> None:

@@ -126,7 +126,49 @@ def load_weights(
             unexpected or mismatched; all of it in the message.
         FileNotFoundError: no such file.
     """
-    path = Path(path)
+    fitted, report = _fitted(model, Path(path), inflate)
+    refuse_partial(report, allow)
+    model.load_state_dict({**model.state_dict(), **fitted})
+    return report
+
+
+def compare_weights(model: nn.Module, path: Path | str, *, inflate: Inflation = "centre") -> LoadReport:
+    """What `load_weights` would make of a file, without doing it; `model` may be on the meta device.
+
+    Raises:
+        WeightsError: the file is not a checkpoint of tensors.
+        FileNotFoundError: no such file.
+    """
+    return _fitted(model, Path(path), inflate)[1]
+
+
+def refuse_partial(report: LoadReport, allow: Iterable[str] = ()) -> None:
+    """Accept what `report` says, or not.
+
+    Raises:
+        WeightsError: something that `allow` does not name is missing, unexpected or mismatched.
+    """
+
+    def refused(keys: Iterable[str]) -> list[str]:
+        return [key for key in keys if not any(fnmatch(key, pattern) for pattern in patterns)]
+
+    patterns = tuple(allow)
+    wrong = {
+        "missing from the file": refused(report.missing),
+        "unexpected in the file": refused(report.unexpected),
+        "of another shape": [str(one) for one in report.mismatched if refused([one.key])],
+    }
+    said = [f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in wrong.items() if keys]
+    if said:
+        raise WeightsError(
+            f"{report.path} does not fit this network, which is left as it was: {'; '.join(said)}. Name what may "
+            "differ with allow, e.g. 'fc.*' for another number of classes or '*long_range*' for new blocks",
+            report,
+        )
+
+
+def _fitted(model: nn.Module, path: Path, inflate: Inflation) -> tuple[dict[str, Tensor], LoadReport]:
+    """The file's values in the shapes of the network's, by key, and what became of every key."""
     given = _read(path)
     ours = model.state_dict()
     fitted: dict[str, Tensor] = {}
@@ -145,9 +187,7 @@ def load_weights(
         unexpected=tuple(sorted(given.keys() - ours.keys())),
         mismatched=tuple(sorted(mismatched, key=lambda mismatch: mismatch.key)),
     )
-    _refuse_partial(report, tuple(allow))
-    model.load_state_dict({**ours, **fitted})
-    return report
+    return fitted, report
 
 
 def save_weights(model: nn.Module, path: Path | str) -> None:
@@ -170,6 +210,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
     except UNREADABLE as error:
         raise WeightsError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
+    content = _evaluated(content)
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -179,6 +220,18 @@ def _read(path: Path) -> dict[str, Tensor]:
     if others:
         raise WeightsError(f"{path} is no mapping from names to tensors; it also holds {', '.join(others)}")
     return _renamed(path, content)
+
+
+def _evaluated(content: Any) -> Any:
+    """Of a trial's checkpoint the weights it was evaluated with: the averaged ones where its recipe has them."""
+    if not isinstance(content, Mapping):
+        return content
+    named = {key: value for key, value in content.items() if isinstance(key, str)}
+    model, averaged = (
+        {key.removeprefix(part): value for key, value in named.items() if key.startswith(part)}
+        for part in ("model/", "ema/")
+    )
+    return {**model, **averaged} if model else content
 
 
 def _first_line(error: Exception) -> str:
@@ -227,21 +280,3 @@ def _stacked(model: nn.Module, key: str) -> int:
 def _is_counter(key: str) -> bool:
     # Batch norms with a fixed momentum never read it, and checkpoints from before it existed lack it.
     return key.endswith("num_batches_tracked")
-
-
-def _refuse_partial(report: LoadReport, allow: tuple[str, ...]) -> None:
-    def refused(keys: Iterable[str]) -> list[str]:
-        return [key for key in keys if not any(fnmatch(key, pattern) for pattern in allow)]
-
-    wrong = {
-        "missing from the file": refused(report.missing),
-        "unexpected in the file": refused(report.unexpected),
-        "of another shape": [str(one) for one in report.mismatched if refused([one.key])],
-    }
-    said = [f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in wrong.items() if keys]
-    if said:
-        raise WeightsError(
-            f"{report.path} does not fit this network, which is left as it was: {'; '.join(said)}. Name what may "
-            "differ with allow, e.g. 'fc.*' for another number of classes or '*long_range*' for new blocks",
-            report,
-        )

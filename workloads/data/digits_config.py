@@ -18,6 +18,8 @@ from pydantic import Field
 from workloads.registry import WorkloadConfig
 
 if TYPE_CHECKING:
+    from workloads.backbones.config import BackboneConfig
+    from workloads.protocols import Protocol
     from workloads.registry import Workload
 
 FRAMES, SIZE, CLASSES, CHANNELS = 4, 16, 10, 1
@@ -71,6 +73,15 @@ class DigitsConfig(WorkloadConfig):
             "recipe": {"name": "quick"},
             "protocol": {"name": "centre"},
         }
+
+    def misfits(self, backbone: BackboneConfig, protocol: Protocol) -> list[str]:
+        wrong = super().misfits(backbone, protocol)
+        for name, given, needed in (("frames", backbone.frames, FRAMES), ("size", backbone.size, SIZE)):
+            if given != needed:
+                wrong.append(f"backbone.{name}={given}, but the clips of {self.name} have {name} {needed}")
+        if not protocol.same_views(protocol.curve()):
+            wrong.append(f"{self.name} has one view per clip: use protocol 'centre', given {protocol.name!r}")
+        return wrong
 
     def open(self) -> Workload:
         from workloads.data.digits import Digits

@@ -17,6 +17,7 @@ from workloads.data.folder_config import FolderConfig, Kind
 if TYPE_CHECKING:
     from torch import nn
 
+    from workloads.protocols import Protocol
     from workloads.registry import Workload
 
 
@@ -71,6 +72,12 @@ class FrameFeaturesConfig(FolderConfig):
             "recipe": {"name": "hgnl_finetune"},
             "protocol": {"name": "segments_25"},
         }
+
+    def misfits(self, backbone: BackboneConfig, protocol: Protocol) -> list[str]:
+        wrong = super().misfits(backbone, protocol)
+        if protocol.crops != "centre" or protocol.size is not None:
+            wrong.append(f"frame features have no crops: use protocol.crops=centre, given protocol {protocol.name!r}")
+        return wrong
 
     def open(self) -> Workload:
         from workloads.data.features import Features

@@ -28,6 +28,7 @@ from workloads.data.decode import Choose, Pixels, Scale, UnreadableVideo
 from workloads.data.folder_config import MAY_SKIP, FolderConfig
 from workloads.data.readers import Reader
 from workloads.data.store import Store, is_small, make_store
+from workloads.fits import misfits
 from workloads.progress import BadData, Progress
 from workloads.spec import RunContext, TrialSpec
 from workloads.train import train
@@ -266,11 +267,7 @@ class Folder:
         Raises:
             ValueError: the data is not usable, or the backbone does not fit it.
         """
-        wrong = self.config.problems()
-        for name in ("channels", "classes"):
-            given, needed = getattr(spec.backbone, name), getattr(self.config, name)
-            if given != needed:
-                wrong.append(f"the backbone has {name}={given}, {self.config.dataset} needs {needed}")
+        wrong = [*self.config.problems(), *misfits(spec)]
         if wrong:
             raise ValueError("; ".join(wrong))
         return train(spec, context, self.source(spec, context))
