@@ -4,6 +4,7 @@ Torch and fvcore are imported only where a piece has to be counted that is not i
 """
 
 from workloads.counting.ops import Disagreement, UnknownOperation
+from workloads.counting.parallel import profile_all
 from workloads.counting.pieces import RULES, Rule
 from workloads.counting.profile import BlockProfile, Profile, StageProfile, profile
 
@@ -16,4 +17,5 @@ __all__ = [
     "StageProfile",
     "UnknownOperation",
     "profile",
+    "profile_all",
 ]

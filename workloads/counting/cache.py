@@ -40,8 +40,7 @@ def cached(key: dict[str, Any], owner: type, compute: Callable[[], Any]) -> Any:
         owner: the class that is counted; its source file is part of the key even if it is not ours.
         compute: makes the value; only called when it is not there, and its errors are not cached.
     """
-    whole = json.dumps({"key": key, "code": _code(_source(owner))}, sort_keys=True)
-    path = folder() / f"{hashlib.sha256(whole.encode()).hexdigest()[:32]}.json"
+    whole, path = _place(key, owner)
     with contextlib.suppress(OSError, ValueError, KeyError):
         found = json.loads(path.read_text())
         if found["key"] == whole:
@@ -50,6 +49,16 @@ def cached(key: dict[str, Any], owner: type, compute: Callable[[], Any]) -> Any:
     with contextlib.suppress(OSError):
         _write(path, json.dumps({"key": whole, "value": value}))
     return value
+
+
+def known(key: dict[str, Any], owner: type) -> bool:
+    """Whether there is a file for `key`; see `cached`."""
+    return _place(key, owner)[1].exists()
+
+
+def _place(key: dict[str, Any], owner: type) -> tuple[str, Path]:
+    whole = json.dumps({"key": key, "code": _code(_source(owner))}, sort_keys=True)
+    return whole, folder() / f"{hashlib.sha256(whole.encode()).hexdigest()[:32]}.json"
 
 
 def _write(path: Path, text: str) -> None:

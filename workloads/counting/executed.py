@@ -59,6 +59,7 @@ def count(
     clip: Tensor,
     where: str,
     places: Mapping[str, Sequence[nn.Module]] | None = None,
+    start: Tensor | None = None,
 ) -> dict[str, Tally]:
     """Run modules one after the other, once, and tally what each stage executed; everything is on the meta device.
 
@@ -68,6 +69,7 @@ def count(
         where: names the network or block in errors.
         places: stage name -> the modules at which blocks can be inserted, by unit; they are called with a map and
             the name of a place.
+        start: what the first module is given, if that is not the clip.
 
     Raises:
         UnknownOperation: an operation nobody can price.
@@ -78,11 +80,13 @@ def count(
     flops = FlopCounterMode(display=False, custom_mapping={aten.mv: _vector, aten.dot: _vector, aten.addmv: _addmv})
     modules = [module for stage in chain.values() for module in stage]
     watch = Watch(modules, where)
+    x = clip if start is None else start
     watch.hold(clip)
+    watch.hold(x)
     sites = [(site, unit) for stage in (places or {}).values() for unit, site in enumerate(stage)]
     hooks = [site.register_forward_pre_hook(watch.at(unit)) for site, unit in sites]
     hooks += [module.register_forward_hook(watch.charge) for top in modules for module in hooked(top)]
-    x, tallies, before = clip, {}, 0
+    tallies, before = {}, 0
     with torch.no_grad(), watch, flops:
         for stage, layers in chain.items():
             tally = tallies[stage] = watch.begin(x)

@@ -13,6 +13,7 @@ from typing import Literal
 from blocks.configs import BlockConfig, Shape
 from blocks.registry import BUILTIN, block_type, config_dict
 from workloads.backbones.config import BackboneConfig
+from workloads.backbones.families import PRESETS
 from workloads.counting import cache
 
 Rule = Literal["thop-2001", "thop-1909", "thop-1909+matmul", "thop-2004", "hgnl"]
@@ -44,17 +45,44 @@ class Piece:
 def stage_pieces(config: BackboneConfig) -> dict[str, Piece]:
     """Stage name -> its piece, `stem` to `head`, for one clip as `config` describes it.
 
+    The head is cached apart: networks that differ in their classes share all other stages.
+
     Raises:
         ValueError: the config cannot be built; `UnknownOperation` and `Disagreement` name what cannot be counted.
     """
 
-    def compute() -> dict[str, dict[str, object]]:
-        from workloads.counting.three_ways import count_stages
+    def body() -> dict[str, dict[str, object]]:
+        from workloads.counting.three_ways import count_body
 
-        return {stage: asdict(piece) for stage, piece in count_stages(config).items()}
+        return {stage: asdict(piece) for stage, piece in count_body(config).items()}
 
-    found = cache.cached({"backbone": config.to_json() | {"dropout": 0.0}}, type(config), compute)
-    return {stage: Piece(**piece) for stage, piece in found.items()}
+    def head() -> dict[str, object]:
+        from workloads.counting.three_ways import count_head
+
+        return asdict(count_head(config))
+
+    found = cache.cached(body_key(config), type(config), body)
+    return {
+        **{stage: Piece(**piece) for stage, piece in found.items()},
+        "head": Piece(**cache.cached(head_key(config), type(config), head)),
+    }
+
+
+def body_key(config: BackboneConfig) -> dict[str, object]:
+    """What the stages before the head depend on."""
+    network = config.to_json() | {"dropout": 0.0}
+    # Somebody else's backbone may use its classes anywhere.
+    return {"body": network | {"classes": None} if config.name in PRESETS else network}
+
+
+def head_key(config: BackboneConfig) -> dict[str, object]:
+    """What the head depends on."""
+    return {"head": config.to_json() | {"dropout": 0.0}}
+
+
+def stages_are_known(config: BackboneConfig) -> bool:
+    """Whether `stage_pieces` has only to read."""
+    return all(cache.known(key, type(config)) for key in (body_key(config), head_key(config)))
 
 
 @lru_cache(maxsize=65536)
@@ -65,14 +93,27 @@ def block_piece(config: BlockConfig, shape: Shape) -> Piece:
         ValueError: the config does not fit the shape; `UnknownOperation` and `Disagreement` name what is wrong.
     """
     config = by_definition(config)
-    owner = type(config) if config.name in BUILTIN else block_type(config.name)
 
     def compute() -> dict[str, object]:
         from workloads.counting.three_ways import count_block
 
         return asdict(count_block(config, shape))
 
-    return Piece(**cache.cached({"block": config_dict(config), "shape": list(shape)}, owner, compute))
+    return Piece(**cache.cached(_block_key(config, shape), _owner(config), compute))
+
+
+def block_is_known(config: BlockConfig, shape: Shape) -> bool:
+    """Whether `block_piece` has only to read."""
+    config = by_definition(config)
+    return cache.known(_block_key(config, shape), _owner(config))
+
+
+def _block_key(config: BlockConfig, shape: Shape) -> dict[str, object]:
+    return {"block": config_dict(config), "shape": list(shape)}
+
+
+def _owner(config: BlockConfig) -> type:
+    return type(config) if config.name in BUILTIN else block_type(config.name)
 
 
 def by_definition(config: BlockConfig) -> BlockConfig:

@@ -2,18 +2,19 @@
 
     closed form    the block's `closed_form`; for a stage, the formulas of `workloads.counting.ops`
     torch          FlopCounterMode on the meta device, at full size
-    fvcore         on real tensors, at full size if the piece is small, else on a smaller map, where the other two
-                   are asked again: its graph holds the same operations at every size
+    fvcore         on real tensors; stages and expensive blocks on a smaller map, where the other two are asked
+                   again: its graph holds the same operations at every size
 
 Blocks are counted by definition (`implementation="reference"`), so a faster implementation costs the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from blocks.configs import BlockConfig, Shape
 from blocks.registry import block_type, closed_form
@@ -25,7 +26,9 @@ from workloads.counting.pieces import Piece
 from workloads.counting.rules import with_products
 
 TRACED_MACS = 100_000_000
-"""The third opinion is asked at full size up to this many MACs (a few milliseconds)."""
+"""The third opinion on a block is asked at full size up to this many MACs (a few milliseconds)."""
+TRACED_CLIP, TRACED_MAP = 32, 8
+"""Height and width at which the third opinion on a stem and on other stages is asked."""
 SMALLEST_SIDE = 7
 """Maps are not halved below this side, so that pyramids and small transforms still fit."""
 
@@ -52,37 +55,59 @@ def count_block(config: BlockConfig, shape: Shape) -> Piece:
     return piece
 
 
-def count_stages(config: BackboneConfig) -> dict[str, Piece]:
-    """Stage name -> piece; see `stage_pieces`."""
+def count_body(config: BackboneConfig) -> dict[str, Piece]:
+    """Stage name -> piece of every stage but the head; see `stage_pieces`."""
+    network, clip = _on_meta(config)
+    body = {stage: modules for stage, modules in network.chain().items() if stage != "head"}
+    places = {stage: [unit.long_range for unit in network.units(stage)] for stage in body if stage != "stem"}
+    return _pieces(body, executed.count(body, clip, config.name, places), config)
+
+
+def count_head(config: BackboneConfig) -> Piece:
+    """The piece of the head, which is given the map that the config says leaves the last stage."""
+    network, clip = _on_meta(config)
+    chain = network.chain()
+    given = torch.empty((1, *list(config.stages().values())[-2].shape), device="meta")
+    head = {"head": chain["head"]}
+    tally = executed.count(
+        head, clip, config.name, {"head": [unit.long_range for unit in network.units("head")]}, given
+    )
+    listed = sum(_params(nn.Sequential(*modules)) for modules in chain.values())
+    assert _params(network) == listed, f"{config.name}: stages miss or share parameters"
+    return _pieces(head, tally, config)["head"]
+
+
+def _on_meta(config: BackboneConfig) -> tuple[Backbone[Any], Tensor]:
+    """The network in evaluation mode and a clip for it."""
     with torch.device("meta"):
         network = config.build().eval()
         clip = torch.empty((1, config.channels, config.frames, config.size, config.size))
     if not isinstance(network, Backbone):
         raise ValueError(f"backbone {config.name!r} must build a Backbone, built a {type(network).__name__}")
-    chain = network.chain()
-    places = {stage: [unit.long_range for unit in network.units(stage)] for stage in chain if stage != "stem"}
-    tallies = executed.count(chain, clip, config.name, places)
+    return network, clip
+
+
+def _pieces(
+    chain: Mapping[str, Sequence[nn.Module]], tallies: Mapping[str, Tally], config: BackboneConfig
+) -> dict[str, Piece]:
     pieces = {stage: _piece(nn.Sequential(*chain[stage]), tally) for stage, tally in tallies.items()}
     for stage, tally in tallies.items():
         _ask_about_stage(nn.Sequential(*chain[stage]), tally, f"{config.name} {stage}")
-    params = sum(parameter.numel() for parameter in network.parameters())
-    assert params == sum(piece.params for piece in pieces.values()), f"{config.name}: stages miss or share parameters"
     return pieces
 
 
 def _ask_about_stage(module: nn.Module, tally: Tally, where: str) -> None:
-    """Compare fvcore's count of a stage, on a smaller map if it is expensive; `module` is left on the CPU."""
-    *lead, height, width = shape = tally.given
-    while tally.macs * height * width > TRACED_MACS * shape[-2] * shape[-1] and min(height, width) >= 2 * SMALLEST_SIDE:
-        height, width = height // 2, width // 2
-    small = (*lead, height, width)
+    """Compare fvcore's count of a stage on a small map, the same for every size; `module` is left on the CPU."""
+    *lead, height, width = tally.given
+    side = TRACED_CLIP if "stem" in where.rpartition(" ")[2] else TRACED_MAP
+    small = (*lead, min(height, side), min(width, side))
     layers = f"{type(module)} {module}"
     if (layers, small) in _agreed:
         return
     expected = tally.macs
-    if small != shape:
+    if small != tally.given:
         expected = executed.count({"": [module]}, torch.empty(small, device="meta"), where)[""].macs
-    _agree(module, small, f"{where}, traced at {height} x {width}", expected)
+    _agree(module, small, f"{where}, traced at {small[-2]} x {small[-1]}", expected)
     _agreed.add((layers, small))
 
 
@@ -107,10 +132,14 @@ def _agree(module: nn.Module, shape: Sequence[int], where: str, expected: int) -
 
 def _piece(module: nn.Module, tally: Tally) -> Piece:
     return Piece(
-        params=sum(parameter.numel() for parameter in module.parameters()),
+        params=_params(module),
         macs=tally.macs,
         product_macs=tally.product_macs,
         peak_bytes=tally.peak_bytes,
         rules=with_products(tally.rules, tally.product_macs, tally.product_outputs),
         outside=tally.outside,
     )
+
+
+def _params(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

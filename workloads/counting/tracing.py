@@ -60,11 +60,17 @@ def _unchecked_shapes() -> Iterator[None]:
 
 
 def materialised(model: nn.Module) -> nn.Module:
-    """A meta-device model as zeros on the CPU; what is counted depends on no value."""
-    model = model.to_empty(device="cpu")
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.detach().zero_()
+    """A meta-device model as zeros on the CPU; what is counted depends on no value, so all weights are one zero."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(_zeros_like(parameter), requires_grad=False))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, _zeros_like(buffer))
     return model
+
+
+def _zeros_like(tensor: Tensor) -> Tensor:
+    return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
 
 
 def _shape(value: Any) -> Sequence[int]:
