@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -350,14 +349,6 @@ def on_files(files: Any, config: Any) -> Any:
     for uri, make in PAGES.items():
         files.append(File.generated(config, uri, content=make()))
     return files
-
-
-def on_post_page(output: str, **_: Any) -> str:
-    """MkDocs: a page asks nothing of the internet; the theme would fetch a helper for searching from disk there."""
-    return re.sub(r'<script src="?https://unpkg\.com/iframe-worker/shim"?></script>', "", output)
-
-
-on_post_template = on_post_page  # 404.html
 
 
 # blocks/README.md

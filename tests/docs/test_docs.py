@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -219,17 +220,42 @@ def test_the_example_workload_trains(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (tmp_path / "runs" / "corners" / "report.html").is_file()
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_warnings_and_asks_nobody(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site, in its own folder."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    pages = list(tmp_path.rglob("*.html"))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_asks_nobody(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
     assert len(pages) > 20
     for page in pages:
         text = page.read_text(encoding="utf-8")
         asked = re.findall(r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=\"?(https?:[^\" >]+)", text)
         assert [url for url in asked if "canonical" not in url] == [], page.name
+
+
+@pytest.mark.slow
+def test_the_search_finds_a_word_when_the_site_is_opened_from_disk(site: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play, play.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser:
+        page = browser.new_page(viewport={"width": 1500, "height": 900})
+        outside: list[str] = []
+        page.on("request", lambda request: outside.append(request.url) if request.url.startswith("http") else None)
+        page.goto((site / "howto" / "block.html").as_uri())
+        page.click("input.md-search__input")
+        page.keyboard.type("Kronecker")
+        page.wait_for_selector(".md-search-result__item")
+        assert outside == []
 
 
 def test_pages_include_the_example_files() -> None:
