@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, func, or_, select
 
+from orchestrator.records.reading import is_newest_attempt
 from orchestrator.records.schema import (
     ENDED,
     ArmRow,
@@ -194,7 +195,7 @@ def _attempts(connection: Connection, ids: set[str]) -> dict[str, Any]:
     tried = select(AttemptRow.__table__, EnvironmentRow.facts).outerjoin(
         EnvironmentRow, EnvironmentRow.environment_id == AttemptRow.environment_id
     )
-    rows = connection.execute(tried.where(AttemptRow.trial_id.in_(ids)).order_by(AttemptRow.number))
+    rows = connection.execute(tried.where(AttemptRow.trial_id.in_(ids), is_newest_attempt()))
     return {row.trial_id: row for row in rows}
 
 

@@ -39,7 +39,7 @@ from orchestrator.records.owners import is_dead, new_owner
 if TYPE_CHECKING:
     from orchestrator.records.mlflow_writers import Writer
 
-BATCH = 50  # trials read from the ledger, and marked in it, at a time
+BATCH = 100  # trials read from the ledger, and marked in it, at a time
 LOCK_SECONDS = 60.0  # longer than any one call to the store takes to fail
 
 # Read by mlflow when it is imported: nothing about these runs leaves the machine, and a dead server is found soon.
@@ -266,9 +266,10 @@ class Mirror:
             self._client.delete_run(run_id)
 
     def _make_writer(self) -> Writer:
-        from orchestrator.records.mlflow_writers import ClientWriter, TableWriter
+        from orchestrator.records.mlflow_writers import SERVER_THREADS, ClientWriter, TableWriter
 
-        return TableWriter.of(_engine_of(self._client)) or ClientWriter(self._client)
+        engine = _engine_of(self._client)
+        return TableWriter.of(engine) or ClientWriter(self._client, SERVER_THREADS if engine is None else 1)
 
     def _close_sweeps(self) -> None:
         """A sweep's run ends with its last trial, and runs again when trials are added."""

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy.orm import aliased
 
 from orchestrator.records.schema import (
     ArmRow,
@@ -66,8 +67,6 @@ def sweeps(connection: Connection, name: str | None = None) -> list[SweepInfo]:
 
 def trials_of(connection: Connection, name: str) -> list[TrialInfo]:
     """The trials of a sweep in the plan's order, each with its newest attempt's cause and message."""
-    tried = select(AttemptRow.trial_id, func.max(AttemptRow.number).label("newest")).group_by(AttemptRow.trial_id)
-    tried_by = tried.subquery()
     found = (
         select(TrialRow.__table__, SweepArmRow.label, SweepArmRow.settings, SweepArmRow.is_control)
         .add_columns(AttemptRow.number, AttemptRow.cause, AttemptRow.message)
@@ -75,8 +74,7 @@ def trials_of(connection: Connection, name: str) -> list[TrialInfo]:
         .join(SweepTrialRow, SweepTrialRow.sweep_id == SweepRow.id)
         .join(TrialRow, TrialRow.trial_id == SweepTrialRow.trial_id)
         .join(SweepArmRow, (SweepArmRow.sweep_id == SweepRow.id) & (SweepArmRow.arm_id == TrialRow.arm_id))
-        .outerjoin(tried_by, tried_by.c.trial_id == TrialRow.trial_id)
-        .outerjoin(AttemptRow, (AttemptRow.trial_id == TrialRow.trial_id) & (AttemptRow.number == tried_by.c.newest))
+        .outerjoin(AttemptRow, (AttemptRow.trial_id == TrialRow.trial_id) & is_newest_attempt())
         .where(SweepRow.name == name)
         .order_by(SweepTrialRow.position, TrialRow.trial_id)
     )
@@ -99,6 +97,13 @@ def trials_of(connection: Connection, name: str) -> list[TrialInfo]:
         )
         for row in connection.execute(found)
     ]
+
+
+def is_newest_attempt() -> ColumnElement[bool]:
+    """Holds for the newest attempt of each trial. Looks up one trial at a time, so that asking for a few is cheap."""
+    other = aliased(AttemptRow)
+    newest = select(func.max(other.number)).where(other.trial_id == AttemptRow.trial_id).scalar_subquery()
+    return AttemptRow.number == newest
 
 
 def attempts_of(connection: Connection, name: str) -> list[Spent]:

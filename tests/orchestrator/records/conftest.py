@@ -1,114 +1,27 @@
-"""Both databases for the records' tests, and small plans and events to fill them with."""
+"""Ledgers on both databases for the records' tests, small plans and events to fill them with, and an MLflow store."""
 
 from __future__ import annotations
 
-import os
-import pwd
+import math
 import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mirror_world import World, mlflow_writers
+from postgres import PostgreSQL
 
-from orchestrator.events import Ended, Event, Progressed, Started
+from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
+from orchestrator.failures import Cause
 from orchestrator.records.ledger import Ledger
+from orchestrator.records.mlflow_mirror import Mirror
 from orchestrator.records.values import PlannedArm, PlannedSweep, PlannedTrial, Refused
 from workloads.progress import EpochDone, Finished, Predictions
-
-
-class PostgreSQL:
-    """The machine's own server on a free loopback port, run by an unprivileged user in a folder of its own."""
-
-    def __init__(self, binaries: Path) -> None:
-        self.binaries = binaries
-        self.folder = Path(tempfile.mkdtemp(prefix="longrange-pg-"))
-        self.user = _unprivileged()
-        if self.user is not None:
-            os.chown(self.folder, self.user.pw_uid, self.user.pw_gid)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.call("initdb", "-D", self.folder / "data", "-A", "trust", "-U", "longrange", "-E", "UTF8", "--no-sync")
-        self.start()
-
-    @property
-    def who(self) -> dict[str, Any]:
-        """How to become that user."""
-        return {} if self.user is None else {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []}
-
-    def call(self, program: str, *words: object) -> None:
-        command = [self.binaries / program, *map(str, words)]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, check=False, **self.who)
-        assert done.returncode == 0, done.stderr.decode()
-
-    def start(self) -> None:
-        options = [f"-p{self.port}", f"-k{self.folder}", "-clisten_addresses=127.0.0.1", "-cfsync=off"]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [self.binaries / "postgres", "-D", self.folder / "data", *options],
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                **self.who,
-            )
-        deadline = time.monotonic() + 60
-        while not self._answers():
-            assert self.process.poll() is None, (self.folder / "log").read_text()
-            assert time.monotonic() < deadline, "the server did not start within a minute"
-            time.sleep(0.05)
-
-    def _answers(self) -> bool:
-        words = [self.binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        return subprocess.run(words, check=False).returncode == 0
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGQUIT)  # at once, whoever is connected
-        self.process.wait(timeout=60)
-
-    def emptied(self) -> str:
-        """The URL of a database without tables: always the same one, since making another is slow."""
-        again = "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
-        self.call("psql", "-q", "-h", "127.0.0.1", "-p", self.port, "-U", "longrange", "-d", "postgres", "-c", again)
-        return f"postgresql://longrange@127.0.0.1:{self.port}/postgres"
-
-
-def _unprivileged() -> pwd.struct_passwd | None:
-    """Whom to become: PostgreSQL refuses to run as root."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    pytest.skip("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
-
-
-def _binaries() -> Path | None:
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).resolve().parent
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda file: int(file.parts[-3]))
-    return debian[-1].parent if debian else None
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    binaries = _binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL server programs (initdb) on this machine")
-    server = PostgreSQL(binaries)
-    yield server
-    server.stop()
-    shutil.rmtree(server.folder)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -197,3 +110,50 @@ class Sample:
 @pytest.fixture
 def sample() -> Sample:
     return Sample()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose tables are made: that takes MLflow several seconds, so tests copy this one."""
+    folder = tmp_path_factory.mktemp("store")
+    with Ledger.open(folder / "l.db") as ledger:
+        Mirror(f"sqlite:///{folder}/mlflow.db", ledger).catch_up()
+        assert Mirror(f"sqlite:///{folder}/mlflow.db", ledger)._client.search_experiments()
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def world(tmp_path: Path, empty_store: Path, sample: Any) -> Iterator[World]:
+    file = tmp_path / "store ü #1" / "mlflow.db"
+    file.parent.mkdir()
+    shutil.copy(empty_store, file)
+    with Ledger.open(tmp_path / "l.db") as ledger:
+        plan = sample.plan(arms=2, seeds=4, name="<script>alert(1)</script> & co")
+        ledger.record_plan(plan, now=50.0)
+        ids = sample.ids(plan)
+        ledger.claim(ids, "me", 1e9, now=60.0)
+        nan = Progressed(ids[1], 1, 101.0, EpochDone(0, {"train_loss": math.nan}, 1.25))
+        ledger.apply(
+            [
+                *sample.whole(ids[0]),
+                sample.started(ids[1]),
+                nan,
+                sample.ended(ids[1], state="diverged", result=None, cause=Cause.DIVERGED, message="<b>nan</b>"),
+                sample.started(ids[2]),
+                AttemptFailed(ids[2], 1, 105.0, Cause.BUG, "boom", "Traceback", retried=False),
+                sample.ended(ids[2], state="failed", result=None),
+                sample.ended(ids[3], state="cancelled", result=None),
+                sample.started(ids[4]),
+                *sample.whole(ids[5], at=300.0),
+            ],
+            "me",
+        )
+        yield World(ledger, file)
+
+
+@pytest.fixture
+def through_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the store's tables were of an MLflow that `TableWriter` does not know."""
+    monkeypatch.setitem(mlflow_writers().KNOWN, "tags", {"key", "value", "run_uuid", "new column"})
