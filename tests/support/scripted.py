@@ -79,7 +79,9 @@ class ScriptedRun:
             self._act(script, epoch, context)
             yield EpochDone(epoch, {"train_loss": 1.0 / (epoch + 1), "top1_percent": 10.0 * epoch}, 0.01)
             saved.parent.mkdir(parents=True, exist_ok=True)
-            saved.write_text(json.dumps({"epoch": epoch}))
+            aside = saved.with_name(f"{saved.name}.{os.getpid()}")  # a kill in the middle leaves the old one
+            aside.write_text(json.dumps({"epoch": epoch}))
+            aside.replace(saved)
             yield CheckpointWritten(epoch, saved)
         yield _result(spec, first)
 
