@@ -255,7 +255,7 @@ def _attempt(arm: Arm, trial: Trial, claim: Claim, checkpoints: Path, cache: Pat
         number=claim.attempt,
         checkpoint_dir=checkpoints / trial.trial_id,
         cache_dir=cache,
-        resources=Resources(cpus=rule.cpus, gpus=rule.gpus, workers=rule.workers),
+        resources=Resources(rule.cpus, rule.gpus, rule.workers, rule.data_workers),
         micro_batch=claim.micro_batch,
         earlier=claim.earlier,
         estimated_seconds=arm.price.seconds,

@@ -44,6 +44,8 @@ class ResourceRule(Frozen):
         cpus: CPU cores, per worker.
         gpus: GPUs, per worker; fractions share one.
         workers: processes that train one trial together, each on a CPU share or a GPU of its own (0 or 1 GPUs).
+        data_workers: threads per worker that read clips ahead, which changes no result; not given: as many as `cpus`
+            on a GPU or with two cores or more, otherwise none.
         memory_gib: device memory; arms that need more are rejected by the plan.
         hang_minutes: a worker without progress for so long is ended and its trial tried once more.
     """
@@ -52,6 +54,7 @@ class ResourceRule(Frozen):
     cpus: float = Field(1.0, gt=0)
     gpus: float = Field(0.0, ge=0)
     workers: int = Field(1, ge=1)
+    data_workers: int | None = Field(None, ge=0)
     memory_gib: float | None = Field(None, gt=0)
     hang_minutes: float | None = Field(60.0, gt=0)
 

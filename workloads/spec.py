@@ -79,7 +79,7 @@ class RunContext:
         checkpoint_dir: this trial's own folder; the newest valid checkpoint in it is resumed.
         device: `cpu`, `cuda`, `cuda:1`.
         threads: CPU threads for torch; part of bit-exactness on the CPU, so plans fix it (1 by default).
-        data_workers: processes that load clips; 0 loads in place.
+        data_workers: threads that load clips ahead; 0 loads in place.
         micro_batch: upper bound after out-of-memory decisions; gradients are accumulated to the recipe's batch.
         checkpoint_seconds: also write a checkpoint within an epoch when the last one is older; None: at its end only.
         stop: asked between steps; True means checkpoint and raise `Stopped`.

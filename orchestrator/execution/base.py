@@ -25,6 +25,18 @@ class Resources:
     cpus: float = 1.0
     gpus: float = 0.0
     workers: int = 1
+    data_workers: int | None = None
+
+    @property
+    def loading_threads(self) -> int:
+        """Threads that read clips ahead of the training; 0 reads them in place.
+
+        Not given, a trial reads ahead with as many as it has cores, but not on a single core, where reading ahead only
+        takes time from the training.
+        """
+        if self.data_workers is not None:
+            return self.data_workers
+        return max(1, int(self.cpus)) if self.gpus or self.cpus >= 2 else 0
 
 
 @dataclass(frozen=True)

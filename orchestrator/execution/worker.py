@@ -108,6 +108,7 @@ def _run(attempt: Attempt, stop: Callable[[], bool], rank: int) -> Iterator[Even
         checkpoint_dir=attempt.checkpoint_dir,
         device="cuda" if attempt.resources.gpus else "cpu",
         threads=max(1, int(attempt.resources.cpus)),
+        data_workers=attempt.resources.loading_threads,
         micro_batch=attempt.micro_batch,
         stop=stop,
     )
