@@ -14,6 +14,7 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner
+from pages import DOCS, OUTSIDE, ROOT, WRITTEN, commands, fences
 
 from blocks.registry import BUILTIN
 from orchestrator.cli import cli
@@ -23,16 +24,10 @@ from orchestrator.sweep import parse_sweep, shipped_sweeps
 from workloads.backbones.families import PRESETS
 from workloads.registry import WORKLOADS
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
 
-import generate  # noqa: E402  (the documentation's own script)
+import generate
 
-WRITTEN = sorted(path for path in DOCS.rglob("*.md") if not {"examples", "changes"} & set(path.parts))
-OUTSIDE = [
-    ROOT / name for name in ("README.md", "docker/README.md", "blocks/README.md", "SECURITY.md", "CONTRIBUTING.md")
-]
 QUICK = {
     "longrange sweeps",
     "longrange plan quickstart --no-profile --json",
@@ -41,18 +36,6 @@ QUICK = {
     "longrange table runs/quickstart --columns help",
     "longrange profile --backbone resnet_tiny --block nl --insert res3=0",
 }
-
-
-def fences(path: Path, language: str) -> list[str]:
-    """The contents of a page's code blocks in one language."""
-    return re.findall(
-        rf"^ *```{language}[^\n]*\n(.*?)^ *```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
-
-
-def commands(path: Path) -> list[str]:
-    lines = "\n".join(fences(path, "sh")).replace("\\\n", " ").split("\n")
-    return [line.partition("   #")[0].strip() for line in lines if line.startswith("longrange ")]
 
 
 COMMANDS = sorted({command for path in [*WRITTEN, *OUTSIDE] if path.exists() for command in commands(path)})
