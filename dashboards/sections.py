@@ -77,21 +77,28 @@ def strips(table: pd.DataFrame, values: pd.DataFrame) -> dict[str, strip.StripIn
 
 
 def rows(table: pd.DataFrame, strips: dict[str, strip.StripInfo], answer: Answer, higher: bool) -> list[dict[str, Any]]:
-    """Best first; arms without a result last."""
+    """Best first; arms without a result last. Each with its strip, drawn on the scale of all."""
     ranked = table.sort_values("mean", ascending=not higher, na_position="last", kind="stable")
+    scale = strip.bounds(list(strips.values()))
+    return [
+        row | {"strip": Markup(strip.draw(strips[row["arm_id"]], scale))}  # numbers and a colour only
+        for row in said(ranked, ranked, answer)
+    ]
+
+
+def said(part: pd.DataFrame, table: pd.DataFrame, answer: Answer) -> list[dict[str, Any]]:
+    """What is said about some rows of `table`, in their order."""
     control = table.loc[table["is_control"], "executed_macs"]
     macs = float(control.iloc[0]) if len(control) else float("nan")
-    scale = strip.bounds(list(strips.values()))
     shown = []
-    for arm, row in frames.rows(ranked):
-        drawn = Markup(strip.draw(strips[arm], scale))  # numbers and a colour only
+    for arm, row in frames.rows(part):
         standing = {
             "arm_id": arm,
             "best": arm == answer.best,
             "leading": arm in answer.leading,
             "control": row["is_control"],
         }
-        shown.append({**_row(row, macs), **standing, "strip": drawn})
+        shown.append({**_row(row, macs), **standing})
     return shown
 
 

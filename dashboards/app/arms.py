@@ -72,12 +72,8 @@ def _ranked(view: View, shown: pd.DataFrame, metric: metrics.Metric) -> pd.DataF
 def _texts(view: View, held: Held, table: pd.DataFrame, rows: list[str]) -> dict[str, dict[str, Any]]:
     """What the report says about each row, by arm."""
     found = held.keep(lambda: held.answer(view.metric), "answer", view.metric)
-    control = [arm for arm in table.index[table["is_control"]] if arm not in rows]
-    part = table.loc[[*rows, *control]]
-    strips = sections.strips(part, held.scores(view.metric).values)
-    higher = metrics.find_metric(view.metric).higher_is_better
     certain = found.level == CERTAIN
-    return {row["arm_id"]: row | {"certain": certain} for row in sections.rows(part, strips, found, higher)}
+    return {row["arm_id"]: row | {"certain": certain} for row in sections.said(table.loc[rows], table, found)}
 
 
 def _row(view: View, arm: str, row: dict[str, Any], seeds: Component) -> Component:

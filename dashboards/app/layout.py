@@ -34,13 +34,17 @@ PAGES: Mapping[str, tuple[str, Render]] = {
 }
 TABS = ("/sweep", "/effects", "/compare", "/failures")
 LOOK = "/look/report.css"
-INDEX = """<!doctype html>
+ICON = "/look/icon.svg"
+DRAWN_ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path d="M2 13 6 6l4 4 4-7" fill="none"
+stroke="#0072b2" stroke-width="2.5" stroke-linecap="round"/></svg>"""
+INDEX = f"""<!doctype html>
 <html lang="en" data-theme="light">
-<head>{%metas%}<meta name="viewport" content="width=device-width, initial-scale=1"><title>{%title%}</title>
-{%css%}</head>
-<body>{%app_entry%}<noscript><main><h1>longrange</h1><p>This dashboard needs JavaScript; <code>longrange report</code>
+<head>{{%metas%}}<meta name="viewport" content="width=device-width, initial-scale=1"><title>{{%title%}}</title>
+<link rel="icon" href="{ICON}">
+{{%css%}}</head>
+<body>{{%app_entry%}}<noscript><main><h1>longrange</h1><p>This dashboard needs JavaScript; <code>longrange report</code>
 writes a page that does not.</p></main></noscript>
-<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""
+<footer>{{%config%}}{{%scripts%}}{{%renderer%}}</footer></body></html>"""
 
 
 def build(store: Store, refresh: float) -> dash.Dash:
@@ -65,6 +69,7 @@ def build(store: Store, refresh: float) -> dash.Dash:
     app.interpolate_index = partial(_index, app)
     app.layout = lambda: _frame(store.version(), refresh)
     app.server.add_url_rule(LOOK, "look", _look)
+    app.server.add_url_rule(ICON, "icon", _icon)
     _wire(app, store)
     return app
 
@@ -190,3 +195,8 @@ def _theme() -> Theme:
 def _look() -> Response:
     css = (files("dashboards") / "templates" / "report.css").read_bytes()
     return Response(css, mimetype="text/css")
+
+
+def _icon() -> Response:
+    """The window's icon; kept by browsers, which otherwise ask for it again at every change of the address."""
+    return Response(DRAWN_ICON, mimetype="image/svg+xml", headers={"Cache-Control": "max-age=86400"})

@@ -96,8 +96,9 @@ def draw(info: FrontierInfo, theme: Theme = "light") -> go.Figure:
         return themes.message("No arm has both a result and a cost yet.", theme)
     chart = themes.figure(theme, height=480)
     _draw_band(chart, info)
-    for block in dict.fromkeys(point.block for point in info.points):
-        _draw_block(chart, block, [point for point in info.points if point.block == block])
+    blocks = dict.fromkeys(point.block for point in info.points)
+    traces = [_traces(block, [point for point in info.points if point.block == block]) for block in blocks]
+    chart.add_traces([trace for pair in traces for trace in pair])  # at once: each call checks every property again
     for point in labelled(info):
         chart.add_annotation(
             x=np.log10(point.cost) if info.logarithmic else point.cost,
@@ -193,30 +194,33 @@ def _draw_band(chart: go.Figure, info: FrontierInfo) -> None:
         )
 
 
-def _draw_block(chart: go.Figure, block: str, points: Sequence[Point]) -> None:
+def _traces(block: str, points: Sequence[Point]) -> list[dict[str, Any]]:
+    """One block's seeds, if any are shown, and its means."""
     style = themes.style(block)
     dots = [(point.cost, value) for point in points for value in point.seeds]
-    chart.add_scatter(
-        x=[cost for cost, _ in dots],
-        y=[value for _, value in dots],
-        mode="markers",
-        marker={"color": style.color, "size": 4, "opacity": 0.45},
-        legendgroup=block,
-        showlegend=False,
-        hoverinfo="skip",
-    )
-    chart.add_scatter(
-        x=[point.cost for point in points],
-        y=[point.mean for point in points],
-        mode="markers",
-        marker={
+    seeds = {
+        "type": "scatter",
+        "x": [cost for cost, _ in dots],
+        "y": [value for _, value in dots],
+        "mode": "markers",
+        "marker": {"color": style.color, "size": 4, "opacity": 0.45},
+        "legendgroup": block,
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+    means = {
+        "type": "scatter",
+        "x": [point.cost for point in points],
+        "y": [point.mean for point in points],
+        "mode": "markers",
+        "marker": {
             "color": style.color,
             "symbol": style.symbol,
             "size": 12,
             "opacity": [OPACITY.get(point.standing, DOMINATED_OPACITY) for point in points],
             "line": {"width": [1.5 if point.standing == ON else 0 for point in points], "color": "rgba(0,0,0,0.55)"},
         },
-        error_y={
+        "error_y": {
             "type": "data",
             "symmetric": False,
             "array": [max(point.high - point.mean, 0) if np.isfinite(point.high) else 0 for point in points],
@@ -225,12 +229,13 @@ def _draw_block(chart: go.Figure, block: str, points: Sequence[Point]) -> None:
             "thickness": 1.2,
             "width": 3,
         },
-        name=block,
-        legendgroup=block,
-        customdata=[point.arm_id for point in points],
-        text=[point.hover for point in points],
-        hovertemplate="%{text}<extra></extra>",
-    )
+        "name": block,
+        "legendgroup": block,
+        "customdata": [point.arm_id for point in points],
+        "text": [point.hover for point in points],
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+    return [seeds, means] if dots else [means]
 
 
 def vertical_range(info: FrontierInfo) -> list[float]:
@@ -246,7 +251,8 @@ def zoom(info: FrontierInfo) -> tuple[list[float], list[float]] | None:
         return None
     sign = 1 if info.metric.higher_is_better else -1
     best = sorted(info.points, key=lambda point: -sign * point.mean)
-    kept = [point for point in best[: -(-len(best) * 3 // 4)] if point.cost <= np.quantile([p.cost for p in best], 0.9)]
+    dearest = np.quantile([point.cost for point in best], 0.9)
+    kept = [point for point in best[: -(-len(best) * 3 // 4)] if point.cost <= dearest]
     ranges = []
     for seen in ([point.cost for point in kept], [value for point in kept for value in (*point.seeds, point.mean)]):
         room = 0.06 * (max(seen) - min(seen) or 1.0)

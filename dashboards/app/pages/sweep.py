@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
 
@@ -19,7 +21,7 @@ from dashboards.figures import curves as draw_curves
 from dashboards.figures import frontier as draw_frontier
 
 TITLE = "Answer"
-MOST_POINTS = 150  # a chart with more is a cloud, and slow
+MOST_POINTS = 100  # a chart with more is a cloud, and slow
 MOST_WITH_SEEDS = 60  # with more arms, single seeds are left to the table
 FRONTIER_LEAD = (
     "Further {up} is more accurate, further left is cheaper. The dotted line joins the arms that nothing beats at "
@@ -37,11 +39,11 @@ def render(view: View) -> list[Component | None]:
     if held.arms.empty:
         return [*head, _rejected_only(held)]
     table = held.table(view.metric, view.cost)
-    shown = _filtered(view, table)
+    shown = _filtered(view, held, table)
     return [
         *head,
         _controls(view, held, table),
-        _frontier(view, held, shown),
+        *_frontier(view, held, shown),
         _selected(view, held, table),
         arms.table_card(view, held, table, shown),
         _curves(view, held, table),
@@ -60,7 +62,8 @@ def answer_card(view: View, held: Held, heading: str = "") -> Component:
     children.append(html.P(found.sentence, className="sentence"))
     if found.level == "empty":
         children.append(html.P(_why_empty(held), className="lead"))
-    tiles = sections.tiles(held.table(view.metric), found, metrics.find_metric(view.metric), held)
+    metric = metrics.find_metric(view.metric)
+    tiles = held.keep(lambda: sections.tiles(held.table(metric.name), found, metric, held), "tiles", metric.name)
     if tiles:
         children.append(parts.tiles(tiles))
     return html.Section(children, className=f"card answer {found.level}", **{"aria-label": "Answer"})
@@ -120,16 +123,22 @@ def _rules(held: Held) -> list[str]:
     return held.keep(known, "rules")
 
 
-def _filtered(view: View, table: pd.DataFrame) -> pd.DataFrame:
-    shown = table
+def _filtered(view: View, held: Held, table: pd.DataFrame) -> pd.DataFrame:
+    kept = np.ones(len(table), dtype=bool)
     if blocks := view.many("block"):
-        shown = shown[shown["block"].isin(blocks)]
+        kept &= table["block"].isin(blocks)
     if verdicts := view.many("verdict"):
-        shown = shown[shown["verdict"].isin(verdicts)]
+        kept &= table["verdict"].isin(verdicts)
     if words := view.one("find").casefold().split():
-        said = shown["label"] + " " + shown["settings"].map(text.settings_line)
-        shown = shown[[all(word in each for word in words) for each in said.str.casefold()]]
-    return shown
+        said = held.keep(lambda: _said(held.arms), "said")
+        kept &= [all(word in each for word in words) for each in said]
+    return table[kept]
+
+
+def _said(arms: pd.DataFrame) -> list[str]:
+    """What a search looks through, per arm."""
+    settings = arms["settings"].map(text.settings_line)
+    return [f"{label} {line}".casefold() for label, line in zip(arms["label"], settings, strict=True)]
 
 
 def _selected(view: View, held: Held, table: pd.DataFrame) -> Component | None:
@@ -139,7 +148,8 @@ def _selected(view: View, held: Held, table: pd.DataFrame) -> Component | None:
     return arms.details(view, held, arm, frames.row(table, arm))
 
 
-def _frontier(view: View, held: Held, shown: pd.DataFrame) -> Component:
+def _frontier(view: View, held: Held, shown: pd.DataFrame) -> list[Component | None]:
+    """What is left out of the chart, in a slot of its own so that the chart stays when it changes, and the chart."""
     full = held.keep(lambda: held.frontier_info(view.metric, view.cost), "frontier", view.metric, view.cost)
     kept = set(shown.index)
     points = [point for point in full.points if point.arm_id in kept]
@@ -153,12 +163,9 @@ def _frontier(view: View, held: Held, shown: pd.DataFrame) -> Component:
         figure.update_yaxes(range=zoom[1])
     keep = f"{view.metric} {view.cost} {view.one('zoom')}"
     cut = f"{text.count(left, 'arm')} far from the frontier left out: filter to see them."
-    return parts.card(
-        *([parts.notice("Not all drawn.", cut)] if left else []),
-        parts.graph(figure, "frontier", "Accuracy over cost; the numbers are in the table", keep=keep),
-        title="What accuracy costs",
-        lead=FRONTIER_LEAD.format(up=up),
-    )
+    drawn = parts.graph(figure, "frontier", "Accuracy over cost; the numbers are in the table", keep=keep)
+    card = parts.card(drawn, title="What accuracy costs", lead=FRONTIER_LEAD.format(up=up))
+    return [parts.notice("Not all drawn.", cut) if left else None, card]
 
 
 def _drawable(full: draw_frontier.FrontierInfo, points: list[draw_frontier.Point]) -> draw_frontier.FrontierInfo:
@@ -182,11 +189,16 @@ def _curves(view: View, held: Held, table: pd.DataFrame) -> Component:
     first = [*table.index[table["is_control"]], *ranked.drop_duplicates("block").index]
     chosen = [held.arm_id(view.one("arm"))] if view.one("arm") else []
     focus = list(dict.fromkeys([*chosen, *first]))[: sections.MOST_CURVES]
-    epochs = held.keep(lambda: _epochs(held, focus, view.metric), "curves", view.metric, tuple(focus))
-    info = draw_curves.info(epochs, held.arms.loc[focus], metric)
-    drawn = parts.graph(draw_curves.draw(info, view.theme), "curves", "Learning curves", keep=view.metric)
+
+    def drawn() -> go.Figure:
+        info = draw_curves.info(_epochs(held, focus, view.metric), held.arms.loc[focus], metric)
+        return draw_curves.draw(info, view.theme)
+
+    figure = held.keep(drawn, "curves", view.metric, tuple(focus), view.theme)
     return parts.card(
-        drawn, title="How they learn", lead="The control and the best arm of each block: mean over seeds, 95 % band."
+        parts.graph(figure, "curves", "Learning curves", keep=view.metric),
+        title="How they learn",
+        lead="The control and the best arm of each block: mean over seeds, 95 % band.",
     )
 
 
