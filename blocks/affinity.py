@@ -10,6 +10,8 @@ Every function answers ``y_i = sum_j f(q_i, k_j) v_j`` for all queries i. What `
     cosine         max(cos(q_i, k_j), 0)               the same, on unit vectors (*)
     concatenation  max(q_i + k_j, 0), width d = 1      sorted keys and prefix sums: O(N log N) (*)
 
+Where queries and keys are the same vectors, `attend_within` forms half of the products of softmax, relu and cosine.
+
 (*) On small maps, where the N x N map is the fastest evaluation, `auto` forms it: see `_small`.
 
 With `normalise`, every form but softmax is divided by the number of keys. `attend` sums over the *keys*, whose weights
@@ -35,6 +37,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from blocks.chunked import chunked_attention
 from blocks.configs import Implementation
 from blocks.prefix_sums import concatenation_attention
+from blocks.symmetric import symmetric_attention
 
 # Tests compare every evaluation on small maps, where the plain one would be chosen: they turn this off.
 _KEEP_SMALL_MAPS = True
@@ -109,6 +112,34 @@ def attend(
     return chunked_attention("relu", q, k, v, scale, divisor)
 
 
+def attend_within(
+    form: Form,
+    x: Queries,
+    v: Values,
+    *,
+    scale: float = 1.0,
+    normalise: bool = True,
+    implementation: Implementation = "auto",
+) -> Output:
+    """`attend` with queries and keys `x`: the products are symmetric, and on a CPU only half of them are formed.
+
+    Args:
+        form: the pairwise function.
+        x: queries and keys.
+        v: values, one for each of them.
+        scale: the factor s on the products.
+        normalise: divide by the number of keys (all forms but softmax).
+        implementation: see `attend`.
+    """
+    if implementation == "reference" or not _symmetric(form, x, v):
+        return attend(form, x, x, v, scale=scale, normalise=normalise, implementation=implementation)
+    if form == "softmax":
+        return symmetric_attention("softmax", x, v, scale, 1)
+    if form == "cosine":
+        x, scale = unit(x), 1.0
+    return symmetric_attention("relu", x, v, scale, x.shape[-2] if normalise else 1)
+
+
 def row(
     form: Form, q: Queries, k: Keys, query: int, *, scale: float = 1.0, normalise: bool = True
 ) -> Float[Tensor, "b heads m"]:
@@ -142,6 +173,18 @@ def _small(form: Form, q: Queries, k: Keys, v: Values) -> bool:
     return statically_known_true(elements <= max(128, width) << 14)
 
 
+def _symmetric(form: Form, x: Queries, v: Values) -> bool:
+    """Whether the symmetric evaluation applies and wins; a GPU's kernels and lower precision are faster without it."""
+    if form not in ("softmax", "relu", "cosine") or x.device.type not in ("cpu", "meta"):
+        return False
+    dtype = _common_dtype(x, v)
+    if x.dtype != dtype or v.dtype != dtype or dtype not in (torch.float32, torch.float64):
+        return False
+    # Measured on one CPU core: a few slabs have to pay for the rescaling, and wide products for the exponentials.
+    few = statically_known_true(x.shape[2] < 768) or (form == "softmax" and x.shape[3] < 128)
+    return not (_KEEP_SMALL_MAPS and few)
+
+
 def _unfused(q: Queries, v: Values) -> bool:
     """The fused CPU kernel wants one width; where it has to decline, PyTorch would silently form the N x N map."""
     return q.device.type == "cpu" and q.shape[-1] != v.shape[-1]
@@ -169,12 +212,16 @@ def _scaled(q: Queries, scale: float) -> Queries:
 
 def _one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
     """What autocast does before a matrix product; kernels it does not know need it done for them."""
+    dtype = _common_dtype(*tensors)
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def _common_dtype(*tensors: Tensor) -> torch.dtype:
     device = tensors[0].device.type
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     if autocast and tensors[0].dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
-    else:
-        dtype = tensors[0].dtype
-        for tensor in tensors[1:]:
-            dtype = torch.promote_types(dtype, tensor.dtype)
-    return tuple(tensor.to(dtype) for tensor in tensors)
+        return torch.get_autocast_dtype(device)
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype

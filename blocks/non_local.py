@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from blocks.affinity import Form, Keys, Output, Queries, Values, attend, row
+from blocks.affinity import Form, Keys, Output, Queries, Values, attend, attend_within, row
 from blocks.base import Block, Cost, Position
 from blocks.configs import NonLocalConfig, Shape
 
@@ -107,6 +107,11 @@ class NonLocal(Block[NonLocalConfig]):
         return F.pad(seen, (0, width % 2, 0, height % 2))  # the pooling drops an odd last row or column
 
     def _respond(self, x: Map) -> Output:
+        if self.config.affinity == "gaussian" and self.config.sub_sample == "none":
+            v = self._split(self.g(x))
+            return attend_within(
+                self.form, self._split(x), v, scale=self.scale, implementation=self.config.implementation
+            )
         source = self.pool_before(x)
         q, k, v = self._queries(x), self._keys(source), self._split(self.pool_after(self.g(source)))
         del source

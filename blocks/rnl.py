@@ -71,10 +71,12 @@ class RNL(Block[RNLConfig]):
     def _aggregate(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b width t h w"]:
         g = self.g(x)
         theta = self.region(g)
-        query, key, value = theta, self._pooled(theta), self._pooled(g)
-        y_b1nc = affinity.attend(
-            FORMS[self.config.affinity], *map(_rows, (query, key, value)), implementation=self.config.implementation
-        )
+        form, implementation = FORMS[self.config.affinity], self.config.implementation
+        if self.config.sub_sample:
+            query, key, value = map(_rows, (theta, self._pooled(theta), self._pooled(g)))
+            y_b1nc = affinity.attend(form, query, key, value, implementation=implementation)
+        else:
+            y_b1nc = affinity.attend_within(form, _rows(theta), _rows(g), implementation=implementation)
         return y_b1nc.squeeze(1).mT.reshape(g.shape)
 
     def _pooled(self, x: Float[Tensor, "b width t h w"]) -> Float[Tensor, "b width t h2 w2"]:
