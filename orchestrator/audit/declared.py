@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from orchestrator.audit.models import Declared, Layer
+from orchestrator.audit.models import Counted
 from workloads.frozen import Frozen
 
 PAPERS = ("hgnl", "rnl", "bat", "pnl")
@@ -36,6 +36,8 @@ class Claim(Frozen):
         states: see `plus`.
         functional: operations that the rule charges for a layer which is a module in theirs and functional in ours.
         cut: the paper dropped the remaining digits instead of rounding; checked.
+        params_only: `model` has the parameters of what the row names, not its operations.
+        bound: the paper prints a lower bound, as "> 107.9"; checked.
         size: layer whose output size the cell prints.
         stated: model with the settings as the paper states them; its value replaces `{stated}` in `why`.
         why: one line a reader can verify.
@@ -52,6 +54,8 @@ class Claim(Frozen):
     states: str = ""
     functional: int = 0
     cut: bool = False
+    params_only: bool = False
+    bound: bool = False
     size: str = ""
     stated: str = ""
     why: str = ""
@@ -69,7 +73,7 @@ class Declaration(Frozen):
 
     paper: str
     rule: str
-    models: dict[str, Declared | Layer]
+    models: dict[str, Counted]
     rows: dict[str, Claim] = Field(default_factory=dict)
 
     def claim(self, row_id: str, metric: str) -> Claim | None:

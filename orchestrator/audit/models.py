@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from orchestrator.audit.cited import Cited, count_rows
 from workloads.frozen import Frozen
 from workloads.spec import ModelSpec
 
@@ -61,7 +62,10 @@ class Count(NamedTuple):
         return Count(self.params_m + more.params_m, executed, rules)
 
 
-def count(name: str, models: Mapping[str, Declared | Layer]) -> Count:
+Counted = Declared | Layer | Cited
+
+
+def count(name: str, models: Mapping[str, Counted]) -> Count:
     """Count the model called `name`.
 
     Args:
@@ -71,6 +75,8 @@ def count(name: str, models: Mapping[str, Declared | Layer]) -> Count:
     model = models[name]
     if isinstance(model, Layer):
         return Count(_layer_params(model) / MEGA, None, {})
+    if isinstance(model, Cited):
+        return _from_table(model)
     base = total = _profiled(model.spec)
     for other in model.add:
         total = total.plus(count(other, models).minus(base))
@@ -110,6 +116,12 @@ def _profiled_json(spec: str) -> Count:
 
 def _profiled(spec: ModelSpec) -> Count:
     return _profiled_json(spec.model_dump_json())
+
+
+@cache
+def _from_table(model: Cited) -> Count:
+    total = count_rows(model)
+    return Count(total.params / MEGA, total.macs / GIGA, {rule: value / GIGA for rule, value in total.rules.items()})
 
 
 def _layer_params(layer: Layer) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from decimal import Decimal, InvalidOperation
 from functools import cache
@@ -26,6 +27,7 @@ class Cell(NamedTuple):
         value: as printed; empty where the paper prints a dash.
         decimals: digits after the point that the column prints (the CSV drops trailing zeros).
         cited: copied by the paper from another one.
+        source: number of that one in the paper's references, in brackets; empty if unknown or the number is its own.
     """
 
     paper: str
@@ -37,6 +39,7 @@ class Cell(NamedTuple):
     value: str
     decimals: int
     cited: bool
+    source: str
 
     @property
     def key(self) -> str:
@@ -72,6 +75,7 @@ def published_cells() -> tuple[Cell, ...]:
             value=row["value"],
             decimals=decimals[row["paper"], row["table"], row["metric"]],
             cited="cited" in f"{row['conditions']} {row['notes']}",
+            source="".join(re.findall(r"cited (\[\d+\])", f"{row['conditions']} {row['notes']}")[:1]),
         )
         for row in rows
     )

@@ -79,7 +79,7 @@ def _summary_lines(rows: Sequence[Row]) -> list[str]:
     ]
     if found.cited_cost_cells:
         lines.append(
-            f"{found.cited_cost_cells} costs that they cite from others: {found.cited_accounted_percent} %; most of "
-            "those networks are not built here"
+            f"{found.cited_cost_cells} costs that they cite from others: {found.cited_accounted_percent} %; the others "
+            "are of networks that are not among ours, or whose published layers count otherwise"
         )
     return [*lines, "executed GMACs: every multiply-accumulate that runs, attention included (1 MAC = 2 FLOPs)"]

@@ -14,7 +14,7 @@ from orchestrator.audit.published import ACCURACIES, COSTS, Cell, published_cell
 from orchestrator.audit.verdicts import Verdict, agrees, judge
 from workloads.frozen import Frozen
 
-NOT_BUILT = "cited from another paper; that network is not built here"
+NOT_BUILT = "copied from the paper's reference {}; that network is not among ours"
 DASH = "the paper prints no value here"
 
 
@@ -141,7 +141,9 @@ def _cost_row(cell: Cell, declared: Declaration, claim: Claim | None) -> Row:
     if claim is None or claim.model is None:
         if not cell.value:
             return _made(cell, "explained", DASH)
-        return _made(cell, "not reproduced", NOT_BUILT if cell.cited else "nothing of ours corresponds")
+        return _made(
+            cell, "not reproduced", NOT_BUILT.format(cell.source) if cell.cited else "nothing of ours corresponds"
+        )
     counted = _counted(claim, declared)
     rule = "" if cell.metric == "params_m" else claim.rule or declared.rule
     ours, published = _value(counted, cell.metric, rule) + _functional(claim, cell.metric), cell.number
@@ -157,6 +159,8 @@ def _cost_row(cell: Cell, declared: Declaration, claim: Claim | None) -> Row:
 def _counted(claim: Claim, declared: Declaration) -> Count:
     assert claim.model is not None
     total = count(claim.model, declared.models)
+    if claim.params_only:
+        return Count(total.params_m, None, {})
     return total.minus(count(claim.minus, declared.models)) if claim.minus else total
 
 
@@ -183,6 +187,8 @@ def _slip(claim: Claim, cell: Cell, ours: float) -> bool:
     checks = []
     if claim.cut:
         checks.append(floor(ours * 10**cell.decimals) == round(float(cell.value) * 10**cell.decimals))
+    if claim.bound:
+        checks.append(ours > float(cell.value))
     if claim.plus:
         total = sum(map(_printed, claim.plus)) - sum(map(_printed, claim.less))
         checks.append(abs(total - float(claim.states or cell.value)) < 1e-9)
@@ -201,7 +207,7 @@ def _printed(key: str) -> float:
 
 def _reason(cell: Cell, declared: Declaration, claim: Claim, ours: float, verdict: Verdict, *, exact: bool) -> str:
     off = "equal at the printed precision" if exact else f"{_off(float(cell.value), ours)} off"
-    if verdict == "exact":
+    if verdict == "exact" and not claim.params_only:
         return off
     parts = [f"with {claim.fitted}: {off}" if claim.fitted else off]
     if claim.why:

@@ -115,6 +115,22 @@ def test_fitted_and_unexplained_cells_are_not_called_exact(by_key: dict[str, Row
     assert by_key["BAT-T8-GloRe/gflops"].reproduced is None
 
 
+def test_a_lower_bound_is_explained_by_a_higher_count(by_key: dict[str, Row]) -> None:
+    row = by_key["PNL-T5-I3D_(TS)/gflops"]
+    assert (row.verdict, row.published) == ("explained", "107.9")
+    assert row.executed == pytest.approx(213.489, rel=1e-5)
+
+
+def test_what_has_the_same_parameters_does_not_lend_its_operations(by_key: dict[str, Row]) -> None:
+    row = by_key["BAT-T6-Oct-ResNet-50/params_m"]
+    assert (row.verdict, row.executed) == ("exact", None)
+    assert "cuts the plain one's kernel" in row.reason
+
+
+def test_what_is_not_among_ours_names_its_source(by_key: dict[str, Row]) -> None:
+    assert "reference [8]" in by_key["BAT-T8-GloRe/gflops"].reason
+
+
 def test_attention_is_in_the_executed_macs_only(by_key: dict[str, Row]) -> None:
     row = by_key["rnl_T3_k400_5nl/gflops"]
     assert row.executed == pytest.approx(96.9803, rel=1e-5)
@@ -136,7 +152,8 @@ def test_summary_counts_own_and_cited_costs_apart(rows: list[Row]) -> None:
     found = summary(rows)
     assert sum(found.verdicts.values()) == found.cells == 479
     assert found.own_cost_cells + found.cited_cost_cells == found.cost_cells == 220
-    assert found.own_accounted_percent > 94
+    assert found.own_accounted_percent >= 95
+    assert found.accounted_percent > 87
     assert summary([]).accounted_percent == 100.0
 
 
