@@ -1,22 +1,25 @@
 """Clips per second from video files: ours, with two workers, against plain PyAV that reads every file whole.
 
-    python -m benchmarks.decoding [FOLDER] [--clips 24] [--repeats 3]
+    python -m benchmarks.decoding [FOLDER ...] [--clips 16] [--repeats 5] [--out FILE]
 
-Both give the same thing: 8 frames, one in 8, from a random place of the video, shorter side 256, cropped to 224, as a
+All give the same thing: 8 frames, one in 8, from a random place of the video, shorter side 256, cropped to 224, as a
 normalised float tensor. The plain way decodes all frames one after the other in one process and picks the 8; with
-PyAV's automatic threading it is measured too. Ours is `FolderClips` as a trial uses it, with two data workers. The
-ways take turns, so that a machine that slows down slows all of them; every time is kept and the median is the result.
-CPU time per clip is told as well: where other work takes the cores, two workers cannot be faster than one.
-Without FOLDER, videos of the usual kind are made first: 10 s of 340x256, 30 frames per second, H.264 as x264 does it
-by default (places to start up to 250 frames apart), a noisy moving texture.
+PyAV's automatic threading it is measured too. Ours is `FolderClips` as a trial uses it, with two data workers.
+torchcodec is measured where it can be imported (it needs FFmpeg's shared libraries). The ways take turns, so that a
+machine that slows down slows all of them; every time is kept. A ratio is the median over turns of the ratio within a
+turn. CPU time per clip is told as well: where other work takes the cores, two workers cannot be faster than one.
+
+Videos of the usual kind are made first: 10 s of 340x256, 30 frames per second, H.264 as x264 does it by default (places
+to start up to 250 frames apart), a noisy moving texture. Each FOLDER, `<root>/train/<class>/<clip>`, is one more case.
+Results go to `benchmarks/results/decoding-cpu.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
@@ -26,6 +29,7 @@ import av
 import numpy as np
 import torch
 
+from benchmarks import record
 from workloads.data import augment, store
 from workloads.data.annotations import VIDEO_SUFFIXES
 from workloads.data.folder import FolderClips
@@ -35,6 +39,7 @@ from workloads.spec import RunContext
 
 FRAMES, STRIDE, SIZE, SHORT = 8, 8, 224, 256
 WORKERS = 2
+OURS, THEIRS = f"ours, {WORKERS} workers", f"torchcodec, {WORKERS} workers"
 
 
 def make_videos(root: Path, count: int) -> None:
@@ -96,16 +101,49 @@ def ways(root: Path, clips: int) -> dict[str, Callable[[int], int]]:
         batches = np.array_split(np.arange(len(paths)), max(1, len(paths) // 4))
         return lambda repeat: sum(len(batch.inputs) for batch in source.training(repeat, batches))
 
-    return {
+    found = {
         "plain, whole file": plain("SLICE"),
         "plain, whole file, automatic threads": plain("AUTO"),
         "ours, in place": ours(0),
-        f"ours, {WORKERS} workers": ours(WORKERS),
+        OURS: ours(WORKERS),
     }
+    if isinstance(torchcodec_of(), str):
+        return found
+    return {**found, THEIRS: lambda repeat: with_torchcodec(paths, repeat)}
+
+
+def torchcodec_of() -> Any:
+    """torchcodec's decoders, or why there are none."""
+    try:
+        from torchcodec import decoders
+    except (ImportError, OSError, RuntimeError) as error:
+        return str(error).strip().splitlines()[0]
+    return decoders
+
+
+def with_torchcodec(paths: list[Path], repeat: int) -> int:
+    from torchcodec.transforms import Resize
+
+    decoder = torchcodec_of().VideoDecoder
+
+    def read(number: int) -> torch.Tensor:
+        open_as = {"source": str(paths[number]), "seek_mode": "approximate", "num_ffmpeg_threads": 1}
+        known = decoder(**open_as).metadata
+        scale = SHORT / min(known.height, known.width)
+        size = (round(known.height * scale), round(known.width * scale))
+        generator = np.random.default_rng(1000 * repeat + number)
+        start = int(generator.integers(0, max(1, known.num_frames - STRIDE * (FRAMES - 1))))
+        wanted = [(start + STRIDE * step) % known.num_frames for step in range(FRAMES)]
+        frames = decoder(**open_as, transforms=[Resize(size=size)]).get_frames_at(wanted).data
+        top, left = (size[0] - SIZE) // 2, (size[1] - SIZE) // 2
+        clip = frames[:, :, top : top + SIZE, left : left + SIZE].transpose(0, 1)
+        return augment.normalise(clip[None], (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return sum(len(clip) for clip in pool.map(read, range(len(paths))))
 
 
 def measure(root: Path, clips: int, repeats: int) -> dict[str, Any]:
-    torch.set_num_threads(1)
     readers = ways(root, clips)
     samples: dict[str, list[float]] = {name: [] for name in readers}
     busy: dict[str, list[float]] = {name: [] for name in readers}
@@ -115,32 +153,47 @@ def measure(root: Path, clips: int, repeats: int) -> dict[str, Any]:
             count = read(repeat)
             samples[name].append(count / (perf_counter() - started))
             busy[name].append(1000 * (process_time() - started_cpu) / count)
-    rates = {name: median(found) for name, found in samples.items()}
-    best = rates[f"ours, {WORKERS} workers"]
+    others = [name for name in readers if name != OURS]
     return {
-        "clips_per_second": rates,
-        "cpu_ms_per_clip": {name: median(found) for name, found in busy.items()},
-        "samples": samples,
-        "ratio": best / rates["plain, whole file"],
-        "ratio_to_automatic_threads": best / rates["plain, whole file, automatic threads"],
         "clips": clips,
-        "torchcodec": "not installed, not compared",
+        "clips_per_second": {name: median(found) for name, found in samples.items()},
+        "cpu_ms_per_clip": {name: median(found) for name, found in busy.items()},
+        "ratio_to": {name: ratio(samples[OURS], samples[name]) for name in others},
+        "cpu_ratio_to": {name: ratio(busy[name], busy[OURS]) for name in others},
+        "samples": samples,
     }
+
+
+def ratio(first: list[float], second: list[float]) -> float:
+    """The median ratio within a turn."""
+    return median(one / other for one, other in zip(first, second, strict=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?", type=Path, help="a data set: <root>/<split>/<class>/<clip>")
-    parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("folders", nargs="*", type=Path, help="data sets: <root>/train/<class>/<clip>")
+    parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="[default: benchmarks/results/decoding-cpu.json]")
     given = parser.parse_args()
+    for folder in given.folders:
+        if not any(path.suffix in VIDEO_SUFFIXES for path in folder.rglob("*")):
+            parser.error(f"no videos in {folder}")
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as made:
-        root = given.folder or Path(made)
-        if given.folder is None:
-            make_videos(root, given.clips + 1)
-        elif not any(path.suffix in VIDEO_SUFFIXES for path in root.rglob("*")):
-            parser.error(f"no videos in {root}")
-        print(json.dumps(measure(root, given.clips, given.repeats), indent=2))
+        make_videos(Path(made), given.clips + 1)
+        cases = {"made, 340x256, 10 s": Path(made), **{folder.name: folder for folder in given.folders}}
+        found = {name: measure(root, given.clips, given.repeats) for name, root in cases.items()}
+    codec = torchcodec_of()
+    reason = f"cannot be imported: {codec}" if isinstance(codec, str) else "measured"
+    target = record.write("decoding", "cpu", {"torchcodec": reason, "goal": 3.0, "cases": found}, given.out)
+    for name, case in found.items():
+        print(name)
+        for way, rate in case["clips_per_second"].items():
+            compared = f", ours is {case['ratio_to'][way]:.1f} times as fast" if way in case["ratio_to"] else ""
+            print(f"  {way}: {rate:.1f} clips/s, {case['cpu_ms_per_clip'][way]:.1f} ms CPU per clip{compared}")
+    print(f"torchcodec: {reason}")
+    print(target)
 
 
 if __name__ == "__main__":
