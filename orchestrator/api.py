@@ -7,9 +7,9 @@
     api.status("runs/x").states                       # {"finished": 8}
     api.ensemble(["runs/x::none", "runs/x::nl @res3"]).rating
 
-A sweep is a shipped name, a file, or a `Sweep`. Runs go into folders that the command line reads too, and the other way
-round. Nothing is printed but warnings; trials that fail are counted in the `Outcome`, not raised. Reports and figures
-are made by `dashboards`, from the folder's ledger.
+A sweep is a shipped name, a file, a plan that was saved for review, or a `Sweep`. Runs go into folders that the command
+line reads too, and the other way round. Nothing is printed but warnings; trials that fail are counted in the `Outcome`,
+not raised. Reports and figures are made by `dashboards`, from the folder's ledger.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator import paths
+from orchestrator import saved
 from orchestrator.ensemble import Ensemble, ensemble
 from orchestrator.errors import UserError
 from orchestrator.events import Event
@@ -26,7 +26,6 @@ from orchestrator.launch import Changed, ExecutorName, Settings, attach, remembe
 from orchestrator.overview import Overview, overview
 from orchestrator.paths import RunFolder
 from orchestrator.plan import Plan
-from orchestrator.planner import load, plan_sweep
 from orchestrator.records.ledger import Ledger
 from orchestrator.run import Observer, Outcome
 from orchestrator.sweep import Sweep
@@ -66,7 +65,7 @@ def plan(
     Raises:
         SweepError: everything that is wrong with the sweep.
     """
-    return plan_sweep(_loaded(sweep, set), only, profiled=profiled, ledger=ledger, source=_named(sweep))
+    return _request(sweep, set, only).plan(profiled=profiled, ledger=ledger)
 
 
 def run(
@@ -112,12 +111,12 @@ def run(
         UserError: the data is not ready, or finished trials ran under other code.
         LedgerError: the ledger cannot be written.
     """
-    loaded = _loaded(sweep, set)
-    folder = RunFolder.make(Path(out) if out is not None else paths.RUNS / paths.slug(loaded.name))
-    made = plan_sweep(loaded, only, ledger=ledger or folder.ledger, source=_named(sweep))
+    wanted = _request(sweep, set, only)
+    folder = RunFolder.of_sweep(wanted.sweep.name, None if out is None else Path(out))
+    made = wanted.plan(ledger=ledger or folder.ledger)
     settings: Settings = {
-        "sweep": loaded.name,
-        "only": list(only),
+        "sweep": wanted.sweep.name,
+        "only": list(wanted.only),
         "executor": executor,
         "address": ray,
         "workers": workers,
@@ -176,13 +175,9 @@ def _start(
     return outcome
 
 
-def _loaded(sweep: str | Path | Sweep, overrides: Sequence[str]) -> Sweep:
+def _request(sweep: str | Path | Sweep, overrides: Sequence[str], only: Sequence[str]) -> saved.Request:
     if not isinstance(sweep, Sweep):
-        return load(str(sweep), overrides)
+        return saved.request(str(sweep), overrides, only)
     if overrides:
         raise UserError("set= overrides a file; of a Sweep make another: sweep.model_copy(update={'seeds': (0, 1)})")
-    return sweep
-
-
-def _named(sweep: str | Path | Sweep) -> str:
-    return sweep.name if isinstance(sweep, Sweep) else str(sweep)
+    return saved.Request(sweep, tuple(only), sweep.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -17,9 +18,14 @@ RUNS = Path("runs")
 
 
 def slug(name: str) -> str:
-    """A folder name from any text: letters, digits, `.`, `_`, `-`; never empty, never a way out of its folder."""
+    """A folder name from any text: letters, digits, `.`, `_`, `-`; never empty, never a way out of its folder.
+
+    Names that lose letters here, or their end, carry a hash of the whole name: two such names share no folder.
+    """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
-    return plain[:80] or "sweep"
+    if name.isascii() and len(plain) <= 80:
+        return plain or "sweep"
+    return f"{plain[:73] or 'sweep'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def cache_dir() -> Path:
@@ -51,6 +57,19 @@ class RunFolder:
                 f"cannot make the run folder {root}: {error.strerror}; choose another with --out"
             ) from error
         return cls(root.resolve())
+
+    @classmethod
+    def of_sweep(cls, name: str, root: Path | None = None) -> RunFolder:
+        """The folder given, or else `runs/NAME`, created.
+
+        Raises:
+            UserError: as `make`; or no folder was given, and that of the name holds a sweep with another name.
+        """
+        folder = cls.make(root if root is not None else RUNS / slug(name))
+        if root is None and (folder.root / "run.json").is_file() and folder.settings().get("sweep", name) != name:
+            other = folder.settings()["sweep"]
+            raise UserError(f"{folder.root} holds another sweep, {other!r}: give {name!r} its own folder with --out")
+        return folder
 
     @classmethod
     def find(cls, root: Path) -> RunFolder:

@@ -44,6 +44,13 @@ class Arm:
         """One trial per seed."""
         return [Trial(self.spec.model_copy(update={"seed": seed})) for seed in self.seeds]
 
+    def device_hours(self) -> float | None:
+        """Estimated hours times devices (GPUs, or CPUs where it takes none) of all its trials; None if not known."""
+        if self.price.seconds is None:
+            return None
+        devices = (self.resources.gpus or self.resources.cpus) * self.resources.workers
+        return self.price.seconds * len(self.seeds) * devices / 3600
+
 
 @dataclass(frozen=True)
 class Rejection:
@@ -71,6 +78,7 @@ class Plan:
     arms: tuple[Arm, ...]
     rejected: tuple[Rejection, ...]
     duplicates: tuple[Duplicate, ...]
+    past_error: float | None = None  # of earlier estimates, see `Pricer.error`
 
     @property
     def control(self) -> Arm:
@@ -120,6 +128,7 @@ class Plan:
             "gpu_hours": _rounded(sum(value for _, value in gpu) / 3600, 4) if complete else None,
             "largest_memory_bytes": max(memory, default=None),
             "basis": sorted({arm.price.basis for arm in self.arms}),
+            "past_error": _rounded(self.past_error, 4),
         }
 
 
@@ -153,11 +162,12 @@ def make_plan(
     arms, rejected, duplicates = _arms(sweep, candidates)
     if len(arms) < 2 and rejected:
         raise SweepError(source, [f"{item.label}: {item.reason}" for item in rejected])
-    priced = _priced(arms, profiler, pricer or Pricer())
+    pricer = pricer or Pricer()
+    priced = _priced(arms, profiler, pricer)
     fitting, too_large = _within_memory(priced)
     if (too_large and not any(not arm.is_control for arm in fitting)) or not any(arm.is_control for arm in fitting):
         raise SweepError(source, [f"{item.label}: {item.reason}" for item in too_large])
-    return Plan(sweep, fitting, (*rejected, *too_large), duplicates)
+    return Plan(sweep, fitting, (*rejected, *too_large), duplicates, past_error=pricer.error)
 
 
 def mistakes(sweep: Sweep) -> list[str]:
@@ -317,6 +327,7 @@ def _arm_json(arm: Arm) -> dict[str, Any]:
         "seeds": list(arm.seeds),
         "estimated_seconds": _rounded(arm.price.seconds),
         "estimated_memory_bytes": arm.price.memory_bytes,
+        "estimated_device_hours": _rounded(arm.device_hours(), 4),
         "basis": arm.price.basis,
     }
 

@@ -102,7 +102,7 @@ def past_trials(ledger: str | Path | None, device: str) -> list[PastTrial]:
         return []
     work = {timing.arm_id: _work(timing.spec, timing.profile or {}) for timing in timings}
     return [
-        PastTrial(timing.arm_id, timing.workload, timing.device, macs, timing.seconds)
+        PastTrial(timing.arm_id, timing.workload, timing.device, macs, timing.seconds, timing.estimated_seconds)
         for timing in timings
         if (macs := work[timing.arm_id])
     ]

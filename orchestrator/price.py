@@ -30,6 +30,7 @@ class PastTrial:
     device: str
     macs: float  # over the whole training
     seconds: float
+    predicted: float | None = None  # seconds, as its plan said
 
     @property
     def macs_per_second(self) -> float:
@@ -58,11 +59,16 @@ def clip_passes(spec: TrialSpec) -> float | None:
 
 
 class Pricer:
-    """Prices trials from past ones."""
+    """Prices trials from past ones.
+
+    Attributes:
+        error: how far off earlier plans were on this kind of device: the median relative error, None if not known.
+    """
 
     def __init__(self, past: Iterable[PastTrial] = (), *, device: str = "cpu") -> None:
         known = [trial for trial in past if trial.device == device and trial.seconds > 0]
         self.device = device
+        self.error = prediction_error([(trial.predicted, trial.seconds) for trial in known if trial.predicted])
         self._of_arm = _grouped((trial.arm_id, trial.seconds) for trial in known)
         self._of_workload = _grouped((trial.workload, trial.macs_per_second) for trial in known)
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from orchestrator import paths
+from orchestrator import paths, saved
 from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_option, only_option, set_option
 from orchestrator.cli.looking import published_rows
 from orchestrator.errors import TrialsFailed
 from orchestrator.launch import Settings, attach, data_problems, remember, remembered, replan, start
 from orchestrator.paths import RunFolder
 from orchestrator.plan import Plan
-from orchestrator.planner import load, plan_of, plan_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+SHOWN = 4  # arms, where their order is told
 EXECUTORS = ("auto", "inline", "ray")
 
 notify_option = click.option(
@@ -36,7 +36,7 @@ notify_option = click.option(
 @json_option
 @click.option("--no-profile", is_flag=True, help="Leave out params, MACs and times (imports no torch).")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder: price from its trials, show what is done.")
-@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Also write the plan as JSON.")
+@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan, to review and to run.")
 def plan(
     sweep: str,
     overrides: tuple[str, ...],
@@ -51,9 +51,11 @@ def plan(
     \b
     longrange plan quickstart
     longrange plan quickstart --set recipe.epochs=2 --only block.name=nl --json
+    longrange plan quickstart --save plan.json
     """
     folder = out / "ledger.db" if out else None
-    made = plan_of(sweep, overrides, only, profiled=not no_profile, ledger=folder)
+    wanted = saved.request(sweep, overrides, only)
+    made = wanted.plan(profiled=not no_profile, ledger=folder)
     values = made.to_json()
     if folder is not None and folder.exists():
         values["standing"] = _standing(made, folder)
@@ -61,7 +63,8 @@ def plan(
     if save is not None:
         import json
 
-        paths.write_text(save, json.dumps(values, indent=2, sort_keys=True) + "\n")
+        text = json.dumps({**values, **saved.to_json(made, wanted.only)}, indent=2, sort_keys=True)
+        paths.write_text(save, text + "\n")
     if as_json:
         echo_json(values)
         return
@@ -103,22 +106,23 @@ def plan(
 @click.option("--quiet", is_flag=True, help="No progress display.")
 @json_option
 def run(sweep: str, overrides: tuple[str, ...], only: tuple[str, ...], out: Path | None, **options: Any) -> None:
-    """Plan a sweep and run what is not done yet.
+    """Plan a sweep and run what is not done yet. SWEEP is a name, a file, or a plan that was saved for review.
 
     \b
     longrange run quickstart
     longrange run quickstart --executor inline --set seeds=1 --out /tmp/q
+    longrange run plan.json
     """
     ledger = options["ledger"]
-    loaded = load(sweep, overrides)
-    folder = RunFolder.make(out or paths.RUNS / paths.slug(loaded.name))
-    made = plan_sweep(loaded, only, ledger=ledger or folder.ledger, source=sweep)
+    wanted = saved.request(sweep, overrides, only)
+    folder = RunFolder.of_sweep(wanted.sweep.name, out)
+    made = wanted.plan(ledger=ledger or folder.ledger)
     keep = options["keep_checkpoints"]
     if keep is None:  # what was kept on purpose stays when the sweep is extended
         keep = (folder.root / "run.json").is_file() and remembered(folder)["keep_checkpoints"]
     same = ("executor", "address", "workers", "ledger", "mlflow", "changed", "notify")
     given = {key: options[key] for key in same}
-    settings = cast(Settings, {"sweep": made.sweep.name, "only": list(only), "keep_checkpoints": keep, **given})
+    settings = cast(Settings, {"sweep": made.sweep.name, "only": list(wanted.only), "keep_checkpoints": keep, **given})
     remember(folder, settings)
     execute(
         made, folder, settings, retry_failed=options["retry_failed"], quiet=options["quiet"], as_json=options["as_json"]
@@ -228,9 +232,12 @@ def show_plan(made: Plan, standing: Mapping[str, Any] | None) -> None:
                 f"{macs / 1e6:,.2f}" if macs is not None else None,
                 f"{params:,}" if params is not None else None,
                 f"{arm.price.seconds:.1f}" if arm.price.seconds is not None else None,
+                f"{device_hours:.3g}" if (device_hours := arm.device_hours()) is not None else None,
+                f"{arm.price.memory_bytes / 2**30:.2g}" if arm.price.memory_bytes is not None else None,
             ]
         )
-    echo_table(["arm", "trials", "executed MMACs / clip", "params", "seconds / trial"], rows)
+    columns = ["arm", "trials", "executed MMACs / clip", "params", "seconds / trial", "device-hours", "GiB"]
+    echo_table(columns, rows)
     if made.rejected:
         echo_table(["rejected", "reason"], [[item.label, item.reason] for item in made.rejected])
     if made.duplicates:
@@ -238,10 +245,22 @@ def show_plan(made: Plan, standing: Mapping[str, Any] | None) -> None:
     estimate = made.estimate()
     click.echo(
         f"{estimate['trials']} trials in {estimate['arms']} arms, {len(made.rejected)} rejected, "
-        f"{len(made.duplicates)} duplicate" + (f"; {standing['reusable']} done already" if standing else "")
+        f"{len(made.duplicates)} duplicate" + (f"; {_done(standing)}" if standing else "")
     )
+    first = list(dict.fromkeys(arm.label for arm, _ in made.ordered()))
+    click.echo(f"order: {', '.join(first[:SHOWN])}{', ...' if len(first) > SHOWN else ''} (the longest first)")
     hours = [f"{estimate[key]} {key.replace('_', '-')}" for key in ("cpu_hours", "gpu_hours") if estimate[key]]
     click.echo(f"estimate: {', '.join(hours) or 'unknown'} ({'; '.join(estimate['basis'])})")
+    if estimate["past_error"] is not None:
+        error = 100 * estimate["past_error"]
+        click.echo(f"earlier estimates on this kind of device were off by {error:.0f} % (median)")
+
+
+def _done(standing: Mapping[str, Any]) -> str:
+    """What of the plan is there already, in words."""
+    also = {"changed": "of them under other code or data", "failed": "failed before"}
+    parts = [f"{standing[key]} {text}" for key, text in also.items() if standing[key]]
+    return ", ".join([f"{standing['reusable']} done already", *parts])
 
 
 def _standing(made: Plan, ledger: Path) -> dict[str, Any]:

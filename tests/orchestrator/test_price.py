@@ -31,18 +31,28 @@ def price(pricer: Pricer, **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("protocol", "passes"),
     [
-        ("centre", 100 * 2 * 3 + 30),  # forward and backward: three passes per training clip
-        ({"clips": 4}, 100 * 2 * 3 + 30 * 4),
-        ("views_10x3", 100 * 2 * 3 + 30 * 30),
-        ("full", 100 * 2 * 3 + 30),
+        ("centre", 1 * 2 * 3 + 40),  # forward and backward: three passes per training clip
+        ({"clips": 4}, 1 * 2 * 3 + 40 * 4),
+        ("views_10x3", 1 * 2 * 3 + 40 * 30),
+        ("full", 1 * 2 * 3 + 40),
     ],
 )
 def test_passes_by_hand(protocol: Any, passes: int) -> None:
-    assert clip_passes(spec(protocol=protocol)) == passes
+    """One clip is trained on, forty are evaluated."""
+    assert clip_passes(spec(protocol=protocol, workload="scripted:Scripted", block="none")) == passes
 
 
 def test_passes_are_unknown_where_the_clips_are() -> None:
     assert clip_passes(spec(workload={"name": "folder", "class_count": 3})) is None
+
+
+def test_the_pricer_knows_how_far_off_earlier_plans_were() -> None:
+    trials = [
+        PastTrial("a", "digits", "cpu", 1e9, seconds, predicted) for seconds, predicted in [(2, 1), (2, 3), (2, 4)]
+    ]
+    assert Pricer(trials).error == 0.5
+    assert Pricer(trials, device="cuda").error is None
+    assert Pricer([PastTrial("a", "digits", "cpu", 1e9, 2.0)]).error is None
 
 
 def test_an_assumption_is_said_to_be_one() -> None:
