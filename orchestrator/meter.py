@@ -10,6 +10,8 @@ from orchestrator.execution.base import Attempt, Resources
 from orchestrator.records.schema import State
 from orchestrator.sweep import Budget
 
+LATE_SECONDS = 60.0  # events of short trials come in bundles, at most so much after they happened
+
 
 class Meter:
     """What a run has spent, against its budget."""
@@ -17,7 +19,7 @@ class Meter:
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._started = time.monotonic()
-        self._running: dict[str, float] = {}
+        self._running: dict[str, tuple[float, float]] = {}  # newest event's time, and when it was heard of here
         self._needs: dict[str, Resources] = {}
         self._macs: dict[str, float] = {}
         self._spent = dict.fromkeys(Budget.model_fields, 0.0)
@@ -30,14 +32,14 @@ class Meter:
     def spent_by(self, event: Event) -> str | None:
         """Which limit is reached, in words, if one is."""
         if isinstance(event, Started):
-            self._running[event.trial_id] = event.at
-        since = self._running.get(event.trial_id)
-        if since is not None:
+            self._running[event.trial_id] = (event.at, time.monotonic())
+        known = self._running.get(event.trial_id)
+        if known is not None:
             needs = self._needs[event.trial_id]
-            hours = max(0.0, event.at - since) / 3600 * needs.workers
+            hours = self._seconds(event.at, *known) / 3600 * needs.workers
             self._spent["gpu_hours"] += hours * needs.gpus
             self._spent["cpu_hours"] += hours * needs.cpus
-            self._running[event.trial_id] = event.at
+            self._running[event.trial_id] = (event.at, time.monotonic())
         if isinstance(event, Ended):
             self._running.pop(event.trial_id, None)
             self._spent["executed_macs"] += self._macs[event.trial_id]
@@ -48,3 +50,8 @@ class Meter:
             if limit is not None and (spent > limit if name == "max_failures" else spent >= limit):
                 return f"budget {name}: {spent:.3g} of {limit:g}"
         return None
+
+    @staticmethod
+    def _seconds(at: float, since: float, heard: float) -> float:
+        """Between two events by the worker's clock, but not more than passed here: clocks are set, budgets are not."""
+        return max(0.0, min(at - since, time.monotonic() - heard + LATE_SECONDS))

@@ -8,6 +8,7 @@ checkpoints are deleted, but only when its result is safe in the ledger.
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 import time
@@ -33,6 +34,7 @@ from orchestrator.trial import Trial
 LEASE_SECONDS = 60.0
 FLUSH_SECONDS = 0.5
 MIRROR_SECONDS = 5.0
+LAST_SECONDS = 120.0  # how long the end of a run waits for a ledger that does not answer
 
 
 class Observer(Protocol):
@@ -335,8 +337,11 @@ class _Driver:
     def _keep_writing(self) -> None:
         """Flush events and renew the lease until the run is over; the ledger's own trouble stops the run."""
         renew_at = time.monotonic() + LEASE_SECONDS / 4
+        give_up_at = math.inf
         while True:
             over = self._over.wait(FLUSH_SECONDS)
+            if over:  # a server that restarts just now comes back: the last results wait for it
+                give_up_at = min(give_up_at, time.monotonic() + LAST_SECONDS)
             if self._stopped_by is None and not over and self._asked_to_stop():
                 self._stop("longrange cancel")
             try:
@@ -345,10 +350,13 @@ class _Driver:
                     self._ledger.renew(self._owner, LEASE_SECONDS, time.time())
                     renew_at = time.monotonic() + LEASE_SECONDS / 4
             except LedgerError as error:
-                if over or not isinstance(error, LedgerUnavailable):
+                if not isinstance(error, LedgerUnavailable) or time.monotonic() >= give_up_at:
                     self._error = error
                     self._executor.cancel()
                     return
+                if over:
+                    time.sleep(FLUSH_SECONDS)
+                continue
             if over:
                 return
 
@@ -358,6 +366,8 @@ class _Driver:
         refused = self._ledger.apply(batch, self._owner)
         with self._lock:
             del self._buffer[: len(batch)]
+        if refused:  # this process slept, or its clock jumped, for longer than its lease
+            self._stop(f"another driver has taken over {len(refused)} of its trials")
         ended = {event.trial_id for event in batch if isinstance(event, Ended) and event.state == State.FINISHED}
         if self._clears is not None and ended - refused:
             discard(self._clears, ended - refused)

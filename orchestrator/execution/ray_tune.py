@@ -271,6 +271,8 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        if self._terminated.is_set():
+            os._exit(0)  # asked to go, and still here: it would give back every job that it is given, for ever
         self._begin(new_config)
         return True
 

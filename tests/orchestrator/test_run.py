@@ -8,61 +8,13 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
+from scripted_runs import Driver, plan_of
 
 from orchestrator.events import Ended, Event, Progressed
-from orchestrator.execution.inline import InlineExecutor
 from orchestrator.paths import CancelFile
-from orchestrator.plan import Plan, make_plan
 from orchestrator.records.ledger import Ledger
-from orchestrator.run import Outcome, run_plan
-from orchestrator.sweep import parse_sweep
-
-
-def plan_of(script: str = "finish", *, seeds: Sequence[int] = (), epoch_seconds: float = 0.0, **more: Any) -> Plan:
-    workload = {"name": "scripted:Scripted", "script": script, "seeds": list(seeds), "epoch_seconds": epoch_seconds}
-    base = {"workload": workload, "insertion": {"res3": [0]}, "block": "nl"}
-    return make_plan(parse_sweep({"name": "t", "base": base, "seeds": 2, **more}))
-
-
-class Watch:
-    """Keeps the events; `then` is called with each."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.then: Any = lambda event: None
-
-    def planned(self, plan: Plan, todo: int, reused: int) -> None:
-        """Nothing to show."""
-
-    def event(self, event: Event) -> None:
-        self.events.append(event)
-        self.then(event)
-
-
-class Driver:
-    """Runs plans on one ledger and one folder."""
-
-    def __init__(self, root: Path, ledger: Ledger) -> None:
-        self.ledger, self.checkpoints, self.cache = ledger, root / "checkpoints", root / "cache"
-        self.watch = Watch()
-
-    def run(self, plan: Plan, **options: Any) -> Outcome:
-        with InlineExecutor() as executor:
-            return run_plan(
-                plan,
-                ledger=options.pop("ledger", self.ledger),
-                executor=executor,
-                checkpoints=self.checkpoints,
-                cache=self.cache,
-                observer=self.watch,
-                **options,
-            )
-
-    def folders(self) -> set[str]:
-        return {path.name for path in self.checkpoints.iterdir()} if self.checkpoints.exists() else set()
 
 
 @pytest.fixture
@@ -116,9 +68,8 @@ def test_no_checkpoint_goes_before_the_ledger_has_the_result(driver: Driver, tmp
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    sys.path.insert(0, {tests!r})
     import orchestrator.run
-    from test_run import Driver, plan_of
+    from scripted_runs import Driver, plan_of
     from orchestrator.records.ledger import Ledger
     orchestrator.run.discard = lambda folder, ids: list(ids) and os.kill(os.getpid(), signal.SIGKILL)
     root = Path({root!r})
@@ -127,7 +78,7 @@ KILLED = """
 
 
 def test_a_kill_between_result_and_clearing_up_loses_nothing(driver: Driver, tmp_path: Path) -> None:
-    program = textwrap.dedent(KILLED.format(tests=str(Path(__file__).parent), root=str(tmp_path)))
+    program = textwrap.dedent(KILLED.format(root=str(tmp_path)))
     killed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     finished = sum(trial.state == "finished" for trial in driver.ledger.trials_of("t"))

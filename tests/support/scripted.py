@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +30,7 @@ class Scripted(WorkloadConfig):
         "diverge",
         "oom",
         "oom-above-8",
+        "memory",
         "bug",
         "bad-data",
         "kill-once",
@@ -92,6 +95,8 @@ class ScriptedRun:
             raise Diverged(f"loss is {math.nan} in epoch {epoch}")
         if script == "oom" or (script == "oom-above-8" and (context.micro_batch or 32) > 8):
             raise MemoryError("scripted: not enough memory")
+        if script == "memory":
+            _fill_memory(context.micro_batch or 32)
         if script == "bad-data":
             raise BadData("3 of 100 clips are unreadable: a.mp4, b.mp4, c.mp4")
         if script == "bug":
@@ -103,6 +108,19 @@ class ScriptedRun:
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
             _break(script)
+
+
+def _fill_memory(clips: int) -> None:
+    """Really ask for 32 MiB per clip where 600 MiB are left: the allocator refuses 32 clips and gives 16."""
+    import torch
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20, before[1]))
+    try:
+        torch.ones(clips, 8 * 2**20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _break(script: str) -> None:

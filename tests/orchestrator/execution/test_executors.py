@@ -113,6 +113,18 @@ def test_out_of_memory_halves_the_micro_batch_until_it_fits(executor: Executor, 
     assert all(epochs(group) == [0, 1, 2] for group in events.values()), "a retry resumes, it does not start over"
 
 
+def test_memory_that_an_allocator_really_refuses_halves_the_micro_batch(executor: Executor, attempts: Attempts) -> None:
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the limit is set from /proc, which is Linux's")
+    events = by_trial(list(executor.run(attempts("memory", seeds=(0,)))))
+    starts = [[event.micro_batch for event in group if isinstance(event, Started)] for group in events.values()]
+    assert sorted(starts, key=len) == [[None], [None], [None, 16]]
+    (refused,) = (event for group in events.values() for event in group if isinstance(event, AttemptFailed))
+    assert refused.cause is Cause.OUT_OF_MEMORY
+    assert "allocate memory" in refused.message, "the message of torch, not of the test"
+    assert all(group[-1].state == "finished" for group in events.values())  # type: ignore[union-attr]
+
+
 def test_memory_that_never_suffices_is_infeasible(executor: Executor, attempts: Attempts) -> None:
     ended = [e for e in executor.run(attempts("oom", seeds=(2,))) if isinstance(e, Ended)]
     assert sorted(e.state for e in ended) == ["finished", "finished", "infeasible"]
