@@ -18,6 +18,7 @@ class Cause(StrEnum):
     DIVERGED = "diverged"
     LOST = "lost"  # worker, node or preemption
     STOPPED = "stopped"  # asked to stop: SIGTERM or cancel
+    STOPPED_EARLY = "stopped_early"  # by a search's scheduler: others did better
     HANGING = "hanging"  # no progress for the stated time
     BAD_DATA = "bad_data"
     BUG = "bug"
@@ -44,10 +45,11 @@ RETRIES = {
     Cause.HANGING: 1,
     Cause.DIVERGED: 0,
     Cause.STOPPED: 0,
+    Cause.STOPPED_EARLY: 0,
     Cause.BAD_DATA: 0,
     Cause.BUG: 0,
 }
-FINAL_STATE = {Cause.DIVERGED: "diverged", Cause.STOPPED: "cancelled"}
+FINAL_STATE = {Cause.DIVERGED: "diverged", Cause.STOPPED: "cancelled", Cause.STOPPED_EARLY: "cancelled"}
 
 
 def decide(cause: Cause, *, batch: int, micro_batch: int | None, earlier: dict[Cause, int]) -> Decision:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from orchestrator import paths
 from orchestrator.errors import UserError
+from orchestrator.mirror_process import MirrorProcess
 from orchestrator.paths import CancelFile, RunFolder
 from orchestrator.plan import Plan
-from orchestrator.planner import plan_sweep
+from orchestrator.planner import plan_sweep, search_planner
 from orchestrator.sweep import Sweep, parse_sweep
 
 if TYPE_CHECKING:  # numpy and the database, which planning can do without
@@ -147,6 +148,8 @@ def start(
         told = stack.enter_context(_notified(made, folder, settings, observer, say))
         ledger = stack.enter_context(Ledger.open(settings["ledger"] or folder.ledger))
         mirror = make_mirror(settings["mlflow"], folder, ledger)
+        place = settings["ledger"] or folder.ledger
+        beside = mirror and stack.enter_context(MirrorProcess(settings["mlflow"] or folder.mlflow_uri, place))
         executor = stack.enter_context(make_executor(settings))
         stack.enter_context(cancel_on_signals(executor.cancel, say))
         outcome = run_plan(
@@ -156,14 +159,29 @@ def start(
             checkpoints=folder.checkpoints,
             cache=paths.cache_dir(),
             observer=told.observer,
-            mirror=mirror,
+            mirror=beside,
             retry_failed=retry_failed,
             reuse_changed=settings["changed"] == "keep",
             keep_checkpoints=settings["keep_checkpoints"],
             asked_to_stop=cancelled,
+            replan=search_planner(made.sweep, ledger=place) if made.sweep.search is not None else None,
         )
         told.ended(outcome)
+        if made.sweep.search is not None:
+            write_best(made, ledger, folder)
     return outcome, mirror
+
+
+def write_best(made: Plan, ledger: Ledger, folder: RunFolder) -> None:
+    """Write the sweep that compares a search's best configurations with its control, if any has finished."""
+    import yaml
+
+    from orchestrator.search_run import best_of
+    from orchestrator.searching import comparison
+
+    best = best_of(made, ledger)
+    if best:
+        paths.write_text(folder.best, yaml.safe_dump(comparison(made.sweep, best), sort_keys=False))
 
 
 def make_executor(settings: Mapping[str, Any]) -> Executor:

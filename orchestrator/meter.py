@@ -25,9 +25,14 @@ class Meter:
         self._spent = dict.fromkeys(Budget.model_fields, 0.0)
 
     def start(self, attempts: Sequence[Attempt]) -> None:
+        """The run begins, with these trials."""
         self._started = time.monotonic()
-        self._needs = {attempt.trial_id: attempt.resources for attempt in attempts}
-        self._macs = {attempt.trial_id: attempt.estimated_macs or 0.0 for attempt in attempts}
+        self.expect(attempts)
+
+    def expect(self, attempts: Sequence[Attempt]) -> None:
+        """These trials run too."""
+        self._needs |= {attempt.trial_id: attempt.resources for attempt in attempts}
+        self._macs |= {attempt.trial_id: attempt.estimated_macs or 0.0 for attempt in attempts}
 
     def spent_by(self, event: Event) -> str | None:
         """Which limit is reached, in words, if one is."""

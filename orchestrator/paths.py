@@ -103,6 +103,11 @@ class RunFolder:
         return self.root / "report.html"
 
     @property
+    def best(self) -> Path:
+        """The sweep that compares a search's best configurations with its control."""
+        return self.root / "best.yaml"
+
+    @property
     def plan(self) -> Path:
         """The plan as JSON."""
         return self.root / "plan.json"

@@ -78,6 +78,7 @@ class Plan:
     arms: tuple[Arm, ...]
     rejected: tuple[Rejection, ...]
     duplicates: tuple[Duplicate, ...]
+    search: Mapping[str, Any] | None = None  # of a search: see `searching.plan_search`
     past_error: float | None = None  # of earlier estimates, see `Pricer.error`
 
     @property
@@ -112,6 +113,7 @@ class Plan:
             "rejected": [asdict(rejection) for rejection in self.rejected],
             "duplicates": [asdict(duplicate) for duplicate in self.duplicates],
             "estimate": self.estimate(),
+            **({} if self.search is None else {"search": dict(self.search)}),
         }
 
     def estimate(self) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import NoLedger, SweepError, UserError
 from orchestrator.plan import Plan, Profiler, make_plan, mistakes, trained_macs, unready
 from orchestrator.price import PastTrial, Pricer, clip_passes
+from orchestrator.searching import drawn, planner_of
 from orchestrator.sweep import Sweep, load_sweep, unknown_paths, yaml_value
 from workloads.spec import TrialSpec
 
@@ -65,17 +66,33 @@ def plan_sweep(
     Raises:
         SweepError: the sweep is wrong; what its data lacks is told in the same breath.
     """
-    device = "cuda" if any(rule.gpus for rule in sweep.resources) else "cpu"
     try:
+        if sweep.search is not None:
+            if only:
+                raise SweepError(source, ["--only: keeps arms of a list; a search has a space, change that"])
+            return search_planner(sweep, profiled=profiled, ledger=ledger, source=source)(drawn(sweep, ledger))
         return make_plan(
             sweep,
             profiler=profiler() if profiled else None,
-            pricer=Pricer(past_trials(ledger, device), device=device),
+            pricer=_pricer(sweep, ledger),
             only=conditions(only),
             source=source,
         )
     except SweepError as error:
         raise SweepError(source, [*error.problems, *unready(sweep)]) from None
+
+
+def search_planner(
+    sweep: Sweep, *, profiled: bool = True, ledger: str | Path | None = None, source: str = "sweep"
+) -> Callable[[Sequence[Mapping[str, Any]]], Plan]:
+    """The plan of a search as it grows, from the settings drawn so far; no model is profiled twice."""
+    chosen = profiler() if profiled else None
+    return planner_of(sweep, profiler=chosen, pricer=_pricer(sweep, ledger), source=source)
+
+
+def _pricer(sweep: Sweep, ledger: str | Path | None) -> Pricer:
+    device = "cuda" if any(rule.gpus for rule in sweep.resources) else "cpu"
+    return Pricer(past_trials(ledger, device), device=device)
 
 
 def profiler() -> Profiler:

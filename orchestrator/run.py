@@ -19,7 +19,8 @@ from typing import Protocol
 
 from orchestrator.errors import LedgerError, LedgerUnavailable, LongrangeError, UserError
 from orchestrator.events import Ended, Event
-from orchestrator.execution.base import Attempt, Executor, Resources
+from orchestrator.execution.base import Attempt, Executor, Resources, nothing_further
+from orchestrator.failures import Cause
 from orchestrator.fingerprint import code_fingerprint
 from orchestrator.meter import Meter
 from orchestrator.plan import Arm, Plan
@@ -29,9 +30,11 @@ from orchestrator.records.ledger import Ledger
 from orchestrator.records.owners import is_dead, new_owner
 from orchestrator.records.schema import ENDED, IMMUTABLE, State
 from orchestrator.records.values import Claim, PlannedArm, PlannedSweep, PlannedTrial, Refused
+from orchestrator.search_run import Replan, SearchRun, stopped_early
 from orchestrator.trial import Trial
 
 LEASE_SECONDS = 60.0
+STOPPED_EARLY = "stopped early"
 FLUSH_SECONDS = 0.5
 MIRROR_SECONDS = 5.0
 LAST_SECONDS = 120.0  # how long the end of a run waits for a ledger that does not answer
@@ -41,7 +44,7 @@ class Observer(Protocol):
     """Somebody who watches a run: the progress display, a test."""
 
     def planned(self, plan: Plan, todo: int, reused: int) -> None:
-        """The run is about to start `todo` trials; `reused` are done already."""
+        """The run has `todo` trials; `reused` are done already. A search says so again as its plan grows."""
 
     def event(self, event: Event) -> None:
         """Something happened."""
@@ -59,7 +62,7 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        ran: trials of this run by final state.
+        ran: trials of this run by final state; those that a search stopped are `stopped early`.
         reused: trials that were done before.
         elsewhere: trials that another driver is running.
         left: trials that did not start (cancelled, or the budget was spent).
@@ -105,16 +108,19 @@ def split(plan: Plan, ledger: Ledger, fingerprints: Mapping[str, str]) -> Split:
     """
     ordered = plan.ordered()
     standing = ledger.standing(trial.trial_id for _, trial in ordered)
+    stopped = stopped_early(ledger, plan.sweep.name) if plan.sweep.search is not None else frozenset()
     todo, done, changed, ended = [], [], [], []
     for arm, trial in ordered:
         known = standing.get(trial.trial_id)
-        if known is None or known.state not in ENDED or known.state is State.CANCELLED:
+        if trial.trial_id in stopped:
+            done.append(trial.trial_id)
+        elif known is None or known.state not in ENDED or known.state is State.CANCELLED:
             todo.append((arm, trial))
         elif known.state not in IMMUTABLE:
             ended.append(trial.trial_id)
         else:
             done.append(trial.trial_id)
-            now = (fingerprints[arm.arm_id], arm.spec.workload.fingerprint())
+            now = (fingerprints.get(arm.arm_id), arm.spec.workload.fingerprint())
             if now != (known.code_fingerprint, known.data_fingerprint):
                 changed.append(trial.trial_id)
     return Split(tuple(todo), tuple(done), tuple(changed), tuple(ended))
@@ -133,6 +139,7 @@ def planned_sweep(plan: Plan, code: Mapping[str, str]) -> PlannedSweep:
         "caveat": " ".join(sorted({type(workload).caveat for workload in workloads.values()})).strip(),
         "estimate": plan.estimate(),
         "duplicates": [{"label": item.label, "same_as": item.same_as} for item in plan.duplicates],
+        **({} if plan.search is None else {"drawn": plan.search["drawn"]}),
     }
     arms = [
         PlannedArm(
@@ -174,6 +181,7 @@ def run_plan(
     reuse_changed: bool = False,
     keep_checkpoints: bool = False,
     asked_to_stop: Callable[[], bool] = lambda: False,
+    replan: Replan | None = None,
 ) -> Outcome:
     """Run what is left of a plan.
 
@@ -189,6 +197,7 @@ def run_plan(
         reuse_changed: keep finished trials that ran under other code or data.
         keep_checkpoints: delete none.
         asked_to_stop: polled twice a second; true ends the run as a budget does.
+        replan: of a search: its plan with more configurations (`planner.search_planner`).
 
     Raises:
         UserError: finished trials ran under other code or data, and nobody said what to do about it.
@@ -210,27 +219,45 @@ def run_plan(
     if (diff := working_diff()) is not None:
         ledger.keep_diff(*diff)
     release_dead_owners(ledger, plan.sweep.name)
-    claims = {
-        claim.trial_id: claim
-        for claim in ledger.claim([trial.trial_id for _, trial in parts.todo], owner, LEASE_SECONDS, time.time())
-    }
-    attempts = [
-        _attempt(arm, trial, claims[trial.trial_id], checkpoints, cache)
-        for arm, trial in parts.todo
-        if trial.trial_id in claims
-    ]
+
+    def claimed(pairs: Sequence[tuple[Arm, Trial]]) -> list[Attempt]:
+        claims = ledger.claim([trial.trial_id for _, trial in pairs], owner, LEASE_SECONDS, time.time())
+        mine = {claim.trial_id: claim for claim in claims}
+        return [
+            _attempt(arm, trial, mine[trial.trial_id], checkpoints, cache)
+            for arm, trial in pairs
+            if trial.trial_id in mine
+        ]
+
+    attempts = claimed(parts.todo)
     if not keep_checkpoints:
         discard(checkpoints, parts.done)  # a driver may have died between a result and its clearing up
+    meter = Meter(plan.sweep.budget)
+    search = None
+    if replan is not None and plan.sweep.search is not None:
+
+        def admit(grown: Plan, arm: Arm | None) -> Attempt | None:
+            ledger.record_plan(planned_sweep(grown, fingerprints(grown)), time.time())
+            left = [] if arm is None else [pair for pair in split(grown, ledger, {}).todo if pair[0] is arm]
+            admitted = claimed(left)
+            meter.expect(admitted)
+            observer.planned(grown, len(grown.ordered()) - parts.reused, parts.reused)
+            return next(iter(admitted), None)
+
+        search = SearchRun(plan, replan=replan, ledger=ledger, admit=admit)
+        attempts = search.watched(attempts)
     observer.planned(plan, len(attempts), parts.reused)
     outcome = Outcome(reused=parts.reused, elsewhere=len(parts.todo) - len(attempts))
-    meter = Meter(plan.sweep.budget)
     retained = None if keep_checkpoints else checkpoints
-    driver = _Driver(ledger, executor, owner, observer, meter, mirror, clears=retained, asked_to_stop=asked_to_stop)
+    driver = _Driver(
+        ledger, executor, owner, observer, meter, mirror, search, clears=retained, asked_to_stop=asked_to_stop
+    )
     try:
         driver.drive(attempts, outcome)
     finally:
         ledger.release(owner)
-    outcome.left = len(attempts) - sum(outcome.ran.values())
+    begun = len(attempts) + (search.admitted + search.left if search is not None else 0)
+    outcome.left = begun - sum(outcome.ran.values())
     outcome.seconds = time.monotonic() - started
     return outcome
 
@@ -277,6 +304,7 @@ class _Driver:
         observer: Observer,
         meter: Meter,
         mirror: Mirror | None,
+        search: SearchRun | None,
         *,
         clears: Path | None,
         asked_to_stop: Callable[[], bool],
@@ -287,6 +315,7 @@ class _Driver:
         self._observer = observer
         self._meter = meter
         self._mirror = mirror
+        self._search = search
         self._clears = clears
         self._asked_to_stop = asked_to_stop
         self._stopped_by: str | None = None
@@ -305,7 +334,7 @@ class _Driver:
             mirror.start()
         try:
             self._meter.start(attempts)
-            for event in self._executor.run(attempts):
+            for event in self._executor.run(attempts, self._search.further if self._search else nothing_further):
                 self._take(event, outcome)
         finally:
             self._over.set()
@@ -322,8 +351,11 @@ class _Driver:
         with self._lock:
             self._buffer.append(event)
         self._observer.event(event)
+        if self._search is not None:
+            self._search.event(event)
         if isinstance(event, Ended):
-            outcome.ran[event.state] = outcome.ran.get(event.state, 0) + 1
+            state = event.state if event.cause is not Cause.STOPPED_EARLY else STOPPED_EARLY
+            outcome.ran[state] = outcome.ran.get(state, 0) + 1
         spent = self._meter.spent_by(event)
         if spent is not None:
             self._stop(spent)

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from orchestrator import axes as algebra
 from orchestrator.errors import SweepError, UserError
 from orchestrator.explain import did_you_mean, explain
+from orchestrator.search_space import Search
 from workloads.frozen import Frozen
 
 TRIAL_KEYS = ("workload", "backbone", "insertion", "block", "recipe", "protocol", "start")
@@ -102,6 +103,7 @@ class Sweep(Frozen):
         axes: what varies (see `orchestrator.axes`).
         seeds: a number (0, 1, ...) or a list.
         control_seeds: seeds of the control, if it gets more than the others.
+        search: draws configurations from a space, where `axes` would list them.
         reproduces: the published table it fills.
     """
 
@@ -110,6 +112,7 @@ class Sweep(Frozen):
     base: dict[str, Any]
     control: dict[str, Any] = Field(default_factory=lambda: {"block": {"name": "none"}})
     axes: dict[str, Any] = Field(default_factory=dict)
+    search: Search | None = None
     seeds: Seeds = (0, 1, 2, 3, 4)
     control_seeds: Seeds | None = None
     resources: Annotated[tuple[ResourceRule, ...], BeforeValidator(_rules)] = (ResourceRule(),)
@@ -135,6 +138,25 @@ class Sweep(Frozen):
         if found:
             raise ValueError("; ".join(found))
         return axes
+
+    @model_validator(mode="after")
+    def _listed_or_drawn(self) -> Self:
+        if self.search is not None and self.axes:
+            raise ValueError("give axes, which list configurations, or search, which draws them; not both")
+        if self.search is not None and self.search.seed in self.seeds:
+            raise ValueError(
+                f"search.seed {self.search.seed} is among the sweep's seeds: what was selected by a seed cannot be "
+                "compared by it; choose another"
+            )
+        return self
+
+    @field_validator("search")
+    @classmethod
+    def _known_space(cls, search: Search | None) -> Search | None:
+        found = unknown_paths(search.space) if search is not None else []
+        if found:
+            raise ValueError("; ".join(found))
+        return search
 
     @field_validator("base", "control")
     @classmethod

@@ -16,10 +16,12 @@ from rich.text import Text
 
 from orchestrator.cli.common import span
 from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
+from orchestrator.failures import Cause
 from orchestrator.plan import Arm, Plan
 from workloads.progress import EpochDone
 
 METRIC = "top1_percent"
+STOPPED_EARLY = "stopped early"
 PLAIN_SECONDS = 15.0  # between lines where there is no terminal
 
 
@@ -54,6 +56,8 @@ class Progress:
         self._control = plan.control.label
         self._todo, self._reused = todo, reused
         self._seconds = {key: arm.price.seconds or 1.0 for key, arm in self._arms.items()}
+        if self._live is not None or self._states or self._running:
+            return  # a search's plan has grown
         self._started = time.monotonic()
         if todo and not self._quiet and self._console.is_terminal:
             self._live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=2)
@@ -66,14 +70,14 @@ class Progress:
         elif isinstance(event, Progressed) and isinstance(event.progress, EpochDone):
             began = self._running.get(event.trial_id, (event.at, ""))[0]
             self._running[event.trial_id] = (began, f"epoch {event.progress.epoch + 1}")
-        elif isinstance(event, AttemptFailed):
+        elif isinstance(event, AttemptFailed) and event.cause is not Cause.STOPPED_EARLY:
             self._note(f"{self._label(event.trial_id)}: {event.cause.value}: {event.message}", retried=event.retried)
         elif isinstance(event, Ended):
             self._end(event)
 
     def _end(self, event: Ended) -> None:
         self._running.pop(event.trial_id, None)
-        self._states[event.state] += 1
+        self._states[event.state if event.cause is not Cause.STOPPED_EARLY else STOPPED_EARLY] += 1
         if event.result is not None and METRIC in event.result.metrics:
             self._scores[self._label(event.trial_id)].append(event.result.metrics[METRIC])
         now = time.monotonic()
@@ -102,8 +106,10 @@ class Progress:
 
     def _line(self) -> str:
         done = sum(self._states.values())
-        failed = sum(count for state, count in self._states.items() if state != "finished")
+        failed = sum(count for state, count in self._states.items() if state not in ("finished", STOPPED_EARLY))
         parts = [f"{done}/{self._todo} trials", f"{len(self._running)} running", f"{failed} failed"]
+        if self._states[STOPPED_EARLY]:
+            parts.append(f"{self._states[STOPPED_EARLY]} {STOPPED_EARLY}")
         if self._reused:
             parts.append(f"{self._reused} reused")
         best = self._best()

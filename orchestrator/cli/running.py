@@ -36,7 +36,11 @@ notify_option = click.option(
 @json_option
 @click.option("--no-profile", is_flag=True, help="Leave out params, MACs and times (imports no torch).")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder: price from its trials, show what is done.")
-@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan, to review and to run.")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the plan, to review and to run.",
+)
 def plan(
     sweep: str,
     overrides: tuple[str, ...],
@@ -210,6 +214,8 @@ def tell(made: Plan, folder: RunFolder, settings: Settings, outcome: Any) -> Non
     ledger = settings["ledger"] or folder.ledger
     answer = dashboards.open(ledger).sweep(made.sweep.name).answer()
     click.echo(f"\n  {answer.sentence}\n")
+    if made.search is not None and folder.best.is_file():
+        click.echo(f"  compare    longrange run {_shown(folder.best)}  (the best, by seeds that did not select them)")
     click.echo(f"  report     {_shown(folder.report)}")
     click.echo(f"  ledger     {ledger if settings['ledger'] else _shown(folder.ledger)}")
     click.echo(f"  dashboard  longrange ui {_shown(folder.root)}")
@@ -251,9 +257,26 @@ def show_plan(made: Plan, standing: Mapping[str, Any] | None) -> None:
     click.echo(f"order: {', '.join(first[:SHOWN])}{', ...' if len(first) > SHOWN else ''} (the longest first)")
     hours = [f"{estimate[key]} {key.replace('_', '-')}" for key in ("cpu_hours", "gpu_hours") if estimate[key]]
     click.echo(f"estimate: {', '.join(hours) or 'unknown'} ({'; '.join(estimate['basis'])})")
+    if made.search is not None:
+        _show_search(made.search)
     if estimate["past_error"] is not None:
         error = 100 * estimate["past_error"]
         click.echo(f"earlier estimates on this kind of device were off by {error:.0f} % (median)")
+
+
+def _show_search(search: Mapping[str, Any]) -> None:
+    """What a search may draw, and what that may cost."""
+    rows = []
+    for path, kind in search["space"].items():
+        ((name, values),) = kind.items()
+        rows.append([path, name.replace("_", " "), ", ".join(map(str, values))])
+    echo_table(["drawn", "how", "from"], rows)
+    at_most = search["at_most"]
+    hours = [f"{at_most[key]:g} {key.replace('_', '-')}" for key in ("cpu_hours", "gpu_hours") if at_most[key]]
+    click.echo(
+        f"{len(search['drawn'])} of {search['configurations']} configurations drawn; sampler {search['sampler']}, "
+        f"scheduler {search['scheduler']}; at most {', '.join(hours) or 'an unknown time'}, if none is stopped early"
+    )
 
 
 def _done(standing: Mapping[str, Any]) -> str:

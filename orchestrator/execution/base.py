@@ -9,7 +9,7 @@ An executor takes attempts that are ready to run and yields events, in order per
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -54,6 +54,7 @@ class Attempt:
         hang_seconds: without any progress for so long, the worker's process is ended; None waits for ever. Inline
             trials are not watched.
         stop_file: when it exists, checkpoint and stop; how a cancel reaches workers on other machines.
+        early_file: the same for this trial alone, by a search's scheduler; holds the reason.
     """
 
     trial_id: str
@@ -68,6 +69,16 @@ class Attempt:
     estimated_macs: float | None = None
     hang_seconds: float | None = None
     stop_file: Path | None = None
+    early_file: Path | None = None
+
+
+# Called by an executor that has room: attempts to run besides those it was given, none at the moment, or None: no
+# more will come.
+Further = Callable[[], Sequence[Attempt] | None]
+
+
+def nothing_further() -> None:
+    """What was given is all."""
 
 
 class StopFile:
@@ -84,6 +95,10 @@ class StopFile:
             self._ask_at = time.monotonic() + 1.0
         return self._found
 
+    def ask_again(self) -> None:
+        """The next call looks, however soon it comes."""
+        self._ask_at = 0.0
+
 
 class Executor(Protocol):
     """Runs trials somewhere. Use as a context manager: leaving it releases everything it started."""
@@ -92,8 +107,8 @@ class Executor(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def run(self, attempts: Sequence[Attempt]) -> Iterator[Event]:
-        """Yield the events of all trials; returns when every trial has ended.
+    def run(self, attempts: Sequence[Attempt], further: Further = nothing_further) -> Iterator[Event]:
+        """Yield the events of all trials, those of `further` too; returns when every trial has ended.
 
         After `cancel`, running trials checkpoint and end as cancelled, waiting ones yield nothing.
         """

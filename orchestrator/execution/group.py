@@ -130,7 +130,7 @@ class _Verdict:
 
     def hear(self, rank: int, failed: AttemptFailed) -> None:
         """Take a member's failure; the first one counts, unless it only says that another member is gone."""
-        if failed.cause is Cause.STOPPED and rank != 0:
+        if failed.cause in (Cause.STOPPED, Cause.STOPPED_EARLY) and rank != 0:
             return  # all stop together, but rank 0 is still writing the checkpoint
         if self._heard is None or (_is_of_a_peer(self._heard) and not _is_of_a_peer(failed)):
             self._heard = failed

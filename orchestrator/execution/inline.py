@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -17,7 +18,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Self
 
 from orchestrator.events import AttemptFailed, Event
-from orchestrator.execution.base import Attempt, follow_up
+from orchestrator.execution.base import Attempt, Further, follow_up, nothing_further
 from orchestrator.execution.group import Member, free_port, run_member, supervise, use_interface_of
 from orchestrator.execution.worker import run_attempt
 
@@ -36,9 +37,14 @@ class InlineExecutor:
     def __exit__(self, *_: object) -> None:
         self.cancel()
 
-    def run(self, attempts: Sequence[Attempt]) -> Iterator[Event]:
-        for first in attempts:
-            attempt: Attempt | None = first
+    def run(self, attempts: Sequence[Attempt], further: Further = nothing_further) -> Iterator[Event]:
+        waiting = deque(attempts)
+        while not self._cancelled:
+            if not waiting:
+                waiting.extend(further() or ())
+            if not waiting:
+                return
+            attempt: Attempt | None = waiting.popleft()
             while attempt is not None and not self._cancelled:
                 attempt = yield from self._one(attempt)
 

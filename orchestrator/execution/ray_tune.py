@@ -29,7 +29,7 @@ from typing import Any, Self
 
 from orchestrator.errors import LongrangeError
 from orchestrator.events import AttemptFailed, Ended, Event, Started
-from orchestrator.execution.base import Attempt, Resources, StopFile, follow_up
+from orchestrator.execution.base import Attempt, Further, Resources, StopFile, follow_up, nothing_further
 from orchestrator.execution.group import supervise
 from orchestrator.execution.worker import hang_marker, run_attempt, watched
 from orchestrator.failures import Cause
@@ -99,13 +99,18 @@ class RayExecutor:
             ray.shutdown()
             self._started = False
 
-    def run(self, attempts: Sequence[Attempt]) -> Iterator[Event]:
+    def run(self, attempts: Sequence[Attempt], further: Further = nothing_further) -> Iterator[Event]:
+        attempts = attempts or further() or ()
         if not attempts:
             return
         stop_file = attempts[0].checkpoint_dir.parent / f".stop-{uuid.uuid4().hex}"
         self._stop_file = stop_file
-        attempts = [replace(attempt, stop_file=stop_file) for attempt in attempts]
-        self._feed.put(_jobs(attempts, self._workers))
+
+        def jobs(attempts: Sequence[Attempt]) -> list[Job]:
+            return _jobs([replace(attempt, stop_file=stop_file) for attempt in attempts], self._workers)
+
+        self._feed.put(jobs(attempts))
+        self._feed.further = lambda: None if (more := further()) is None else jobs(more)
         with tempfile.TemporaryDirectory(prefix="longrange-tune-") as folder:
             tuning = threading.Thread(target=self._tune, args=(folder,), name="tune", daemon=True)
             tuning.start()
@@ -169,11 +174,13 @@ class _Feed:
     def __init__(self) -> None:
         self._waiting: deque[Job] = deque()
         self._running: dict[str, Job] = {}
+        self._complete = False  # no more jobs will come
+        self.further: Callable[[], Sequence[Job] | None] = nothing_further
         self.cancelled = False
 
     @property
     def finished(self) -> bool:
-        return not self._running and (self.cancelled or not self._waiting)
+        return not self._running and (self.cancelled or (self._complete and not self._waiting))
 
     def put(self, jobs: Sequence[Job]) -> None:
         self._waiting.extend(jobs)
@@ -184,6 +191,10 @@ class _Feed:
 
     def take(self, tune_id: str) -> Job | None:
         """The next job; None if there is none at the moment."""
+        if not (self.cancelled or self._waiting or self._complete):
+            more = self.further()
+            self._complete = more is None
+            self.put(more or ())
         if self.cancelled or not self._waiting:
             return None
         job = self._waiting.popleft()
@@ -231,7 +242,8 @@ class _Listener(_Unsaved, tune.Callback):  # type: ignore[misc]
         self._events = events
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        for event in pickle.loads(result["events"]):
+        # Taken out, since Tune keeps results; it allows callbacks to change them.
+        for event in pickle.loads(result.pop("events")):
             if isinstance(event, AttemptFailed):
                 self._follow(self._feed.settle(trial.trial_id, event.trial_id), event)
                 continue
@@ -242,6 +254,7 @@ class _Listener(_Unsaved, tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         # A worker that is asked to go ends its job early; what it did not begin waits again (or stays, if cancelled).
         self._feed.put_first(self._feed.over(trial.trial_id))
+        _forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """The worker died. A job runs in order: its first open attempt was running, the others had not begun."""
@@ -252,6 +265,7 @@ class _Listener(_Unsaved, tune.Callback):  # type: ignore[misc]
             if hang_marker(attempt).exists():
                 cause, message = Cause.HANGING, f"no progress for {attempt.hang_seconds:g} s; the worker was ended"
             self._follow(attempt, AttemptFailed(attempt.trial_id, attempt.number, time.time(), cause, message))
+        _forget(trial)
 
     def _follow(self, attempt: Attempt, failed: AttemptFailed) -> None:
         events, following = follow_up(attempt, failed)
@@ -259,6 +273,12 @@ class _Listener(_Unsaved, tune.Callback):  # type: ignore[misc]
             self._events.put(event)
         if following is not None:
             self._feed.put_first([following])
+
+
+def _forget(trial: Any) -> None:
+    """Let go of a Tune trial's job: Tune keeps its trials, thousands of them, to the end of the sweep."""
+    trial.config["job"].content = b""
+    trial.invalidate_json_state()
 
 
 class _Worker(tune.Trainable):  # type: ignore[misc]

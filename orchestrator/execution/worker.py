@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
-from orchestrator.execution.base import Attempt
+from orchestrator.execution.base import Attempt, StopFile
 from orchestrator.failures import Cause
 from orchestrator.provenance import environment
 from orchestrator.trial import identity
@@ -40,16 +40,25 @@ def run_attempt(attempt: Attempt, stop: Callable[[], bool] = lambda: False, *, r
         text = "".join(traceback.format_exception(error))
         return AttemptFailed(attempt.trial_id, attempt.number, time.time(), cause, _message(error), text)
 
+    early = StopFile(attempt.early_file)
     try:
-        yield from _run(attempt, stop, rank)
+        for event in _run(attempt, lambda: early() or stop(), rank):
+            yield event
+            early.ask_again()  # the driver has just heard of an epoch: it may have decided
     except Stopped as error:
-        yield failed(Cause.STOPPED, error)
+        yield _stopped_early(attempt, error) if early() else failed(Cause.STOPPED, error)
     except Diverged as error:
         yield failed(Cause.DIVERGED, error)
     except BadData as error:
         yield failed(Cause.BAD_DATA, error)
     except Exception as error:  # the trial boundary: whatever a trial does ends that trial and no other
         yield failed(Cause.OUT_OF_MEMORY if is_out_of_memory(error) else Cause.BUG, error)
+
+
+def _stopped_early(attempt: Attempt, error: Stopped) -> AttemptFailed:
+    assert attempt.early_file is not None
+    message = f"{attempt.early_file.read_text(encoding='utf-8')}; {error}"
+    return AttemptFailed(attempt.trial_id, attempt.number, time.time(), Cause.STOPPED_EARLY, message)
 
 
 def hang_marker(attempt: Attempt) -> Path:

@@ -27,6 +27,7 @@ TABLE = [
     (HANGING, 32, None, {HANGING: 1}, Decision(retry=False, state="failed")),
     (Cause.DIVERGED, 32, None, {}, Decision(retry=False, state="diverged")),
     (Cause.STOPPED, 32, None, {}, Decision(retry=False, state="cancelled")),
+    (Cause.STOPPED_EARLY, 32, None, {}, Decision(retry=False, state="cancelled")),
     (Cause.BAD_DATA, 32, None, {}, Decision(retry=False, state="failed")),
     (Cause.BUG, 32, None, {}, Decision(retry=False, state="failed")),
 ]

@@ -9,6 +9,7 @@ import resource
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ class Scripted(WorkloadConfig):
     name: str = "scripted:Scripted"
     script: Literal[
         "finish",
+        "rated",
         "diverge",
         "oom",
         "oom-above-8",
@@ -80,13 +82,15 @@ class ScriptedRun:
                 raise Stopped("asked to stop")
             time.sleep(self.config.epoch_seconds)
             self._act(script, epoch, context)
-            yield EpochDone(epoch, {"train_loss": 1.0 / (epoch + 1), "top1_percent": 10.0 * epoch}, 0.01)
+            rated = {"rate": _rate(spec) + epoch} if script == "rated" else {}
+            yield EpochDone(epoch, {"train_loss": 1.0 / (epoch + 1), "top1_percent": 10.0 * epoch, **rated}, 0.01)
             saved.parent.mkdir(parents=True, exist_ok=True)
             aside = saved.with_name(f"{saved.name}.{os.getpid()}")  # a kill in the middle leaves the old one
             aside.write_text(json.dumps({"epoch": epoch}))
             aside.replace(saved)
             yield CheckpointWritten(epoch, saved)
-        yield _result(spec, first)
+        result = _result(spec, first)
+        yield replace(result, metrics={**result.metrics, "rate": _rate(spec)}) if script == "rated" else result
 
     def _act(self, script: str, epoch: int, context: RunContext) -> None:
         if epoch != 1:
@@ -121,6 +125,11 @@ def _fill_memory(clips: int) -> None:
         torch.ones(clips, 8 * 2**20)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _rate(spec: TrialSpec) -> float:
+    """Highest at a learning rate of 0.02: something for a search to find."""
+    return 50.0 - 10.0 * abs(math.log10(spec.recipe.lr / 0.02))
 
 
 def _break(script: str) -> None:

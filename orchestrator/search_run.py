@@ -1,0 +1,202 @@
+"""A search while it runs: draws configurations when there is room, hears of their epochs, stops those that do badly.
+
+The ledger is the only memory: what was drawn is in the sweep's definition before it runs, what became of it in the
+trials. A trial that is stopped early ends as cancelled, with the cause `stopped_early` and a message that says by whom,
+after which epoch and at what value. It has no result, so no table compares it with trials of full length.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.events import Ended, Event, Progressed
+from orchestrator.execution.base import Attempt
+from orchestrator.failures import Cause
+from orchestrator.paths import write_text
+from orchestrator.plan import Arm, Plan
+from orchestrator.proposals import Past, Proposals
+from orchestrator.records.ledger import Ledger
+from orchestrator.records.schema import ENDED, State
+from orchestrator.search_space import Search
+from orchestrator.searching import Setting, arm_of
+from workloads.progress import EpochDone
+
+Replan = Callable[[Sequence[Setting]], Plan]
+Admit = Callable[[Plan, Arm | None], Attempt | None]  # records the plan; None: rejected, done, or run elsewhere
+
+EARLY_FILE = "stop-early"
+
+
+class SearchRun:
+    """One driver's part of a search. Its methods may be called from several threads.
+
+    Args:
+        plan: with what was drawn before.
+        replan: the plan with one more.
+        ledger: knows what became of what was drawn.
+        admit: makes a drawn arm this driver's.
+    """
+
+    def __init__(self, plan: Plan, *, replan: Replan, ledger: Ledger, admit: Admit) -> None:
+        self._plan, self._replan, self._ledger, self._admit = plan, replan, ledger, admit
+        self._search = search_of(plan)
+        self._epochs = plan.control.spec.recipe.epochs
+        self._proposals = Proposals(self._search, epochs=self._epochs)
+        self._numbers: dict[str, int] = {}  # trial_id -> number, of configurations under way
+        self._files: dict[str, Path] = {}
+        self._lock = threading.RLock()
+        self.admitted = 0
+        for setting in (plan.search or {})["drawn"]:
+            self._recall(setting)
+
+    @property
+    def left(self) -> int:
+        """Configurations that nobody has drawn yet."""
+        return max(0, self._search.configurations - len(self._proposals))
+
+    def watched(self, attempts: Sequence[Attempt]) -> list[Attempt]:
+        """The attempts; those of drawn configurations can be stopped one by one."""
+        return [self._watched(one) if one.trial_id in self._numbers else one for one in attempts]
+
+    def further(self) -> list[Attempt] | None:
+        """See `execution.base.Further`."""
+        with self._lock:
+            if len(self._numbers) >= self._search.concurrent:
+                return []
+            while self.left:
+                attempt = self._draw()
+                if attempt is not None:
+                    return [attempt]
+            return None
+
+    def event(self, event: Event) -> None:
+        """Hear what happens to a trial; may ask it to stop."""
+        with self._lock:
+            number = self._numbers.get(event.trial_id)
+            if number is None:
+                return
+            if isinstance(event, Progressed) and isinstance(event.progress, EpochDone):
+                self._judge(event.trial_id, number, event.progress)
+            elif isinstance(event, Ended):
+                self._end(event, number)
+
+    def _draw(self) -> Attempt | None:
+        setting = self._proposals.draw()
+        number = len(self._proposals) - 1
+        self._plan = self._replan([*(self._plan.search or {})["drawn"], setting])
+        arm = arm_of(self._plan, setting)
+        attempt = self._admit(self._plan, arm)
+        if attempt is None:
+            past = self._past(arm)
+            for epoch, value in past.epochs.items():
+                self._proposals.report(number, epoch, value)
+            self._proposals.end(number, "failed" if past.state == "open" else past.state, past.value)
+            return None
+        self.admitted += 1
+        self._numbers[attempt.trial_id] = number
+        return self._watched(attempt)
+
+    def _watched(self, attempt: Attempt) -> Attempt:
+        file = attempt.checkpoint_dir / EARLY_FILE
+        file.unlink(missing_ok=True)  # of an earlier driver: who is stopped is decided anew, in the same way
+        self._files[attempt.trial_id] = file
+        return replace(attempt, early_file=file)
+
+    def _judge(self, trial_id: str, number: int, done: EpochDone) -> None:
+        search, value = self._search, done.metrics.get(self._search.metric)
+        if value is None:
+            known = ", ".join(sorted(done.metrics))
+            raise UserError(f"search.metric {search.metric!r} is not measured after an epoch; there are: {known}")
+        epochs = done.epoch + 1
+        self._proposals.report(number, epochs, value)
+        file = self._files[trial_id]
+        if epochs < self._epochs and self._proposals.is_stopped(number) and not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, f"{search.scheduler} stopped it after {epochs} epochs at {search.metric} {value:g}")
+
+    def _end(self, event: Ended, number: int) -> None:
+        if event.cause is Cause.STOPPED:
+            return  # the whole run is being stopped: this one goes on when it is resumed
+        del self._numbers[event.trial_id]
+        if event.result is not None:
+            self._proposals.end(number, "finished", event.result.metrics.get(self._search.metric))
+        else:
+            self._proposals.end(number, "stopped_early" if event.cause is Cause.STOPPED_EARLY else "failed")
+
+    def _recall(self, setting: Setting) -> None:
+        arm = arm_of(self._plan, setting)
+        past = self._past(arm)
+        trial_id = _trial_id(arm)
+        repeated = past.state == "open" and (trial_id in self._numbers or trial_id in self._references())
+        self._proposals.recall(setting, replace(past, state="failed") if repeated else past)
+        if past.state == "open" and not repeated and trial_id is not None:
+            self._numbers[trial_id] = len(self._proposals) - 1
+
+    def _references(self) -> set[str | None]:
+        """The control and the base: trained to the end whatever they do."""
+        return {_trial_id(arm) for arm in self._plan.arms if not arm.settings}
+
+    def _past(self, arm: Arm | None) -> Past:
+        """What the ledger says of an arm's trial."""
+        trial_id = _trial_id(arm)
+        if trial_id is None:
+            return Past({}, "failed")
+        known = self._ledger.standing([trial_id]).get(trial_id)
+        if known is None:
+            return Past({})
+        row = self._ledger.trial(trial_id)
+        metric = self._search.metric
+        epochs = {
+            one["epoch"] + 1: one["value"]
+            for one in row["epochs"]
+            if one["name"] == metric and one["value"] is not None
+        }
+        if known.state is State.FINISHED:
+            value = next((one["value"] for one in row["results"] if one["name"] == metric), None)
+            return Past(epochs, "finished", value)
+        if is_stopped_early(known.state, row["attempts"][-1]["cause"] if row["attempts"] else None):
+            return Past(epochs, "stopped_early")
+        return Past(epochs, "failed" if known.state in ENDED - {State.CANCELLED} else "open")
+
+
+def _trial_id(arm: Arm | None) -> str | None:
+    return None if arm is None else arm.trials()[0].trial_id
+
+
+def search_of(plan: Plan) -> Search:
+    """The plan's search."""
+    if plan.sweep.search is None:
+        raise ValueError(f"the sweep {plan.sweep.name!r} has no search")
+    return plan.sweep.search
+
+
+def is_stopped_early(state: State, cause: str | None) -> bool:
+    """Whether a trial was ended by a search's scheduler, from its state and its newest attempt's cause."""
+    return state is State.CANCELLED and cause == Cause.STOPPED_EARLY
+
+
+def stopped_early(ledger: Ledger, sweep: str) -> frozenset[str]:
+    """The trials of a sweep that a search's scheduler ended."""
+    return frozenset(one.trial_id for one in ledger.trials_of(sweep) if is_stopped_early(one.state, one.cause))
+
+
+def best_of(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
+    """The settings of the best finished configurations, the best first, as many as the search wants confirmed.
+
+    What was drawn is taken as it is recorded: `plan` may be older.
+    """
+    search = search_of(plan)
+    found = []
+    for one in ledger.trials_of(plan.sweep.name):
+        if one.state is State.FINISHED and not one.is_control:
+            results = ledger.trial(one.trial_id)["results"]
+            value = next((row["value"] for row in results if row["name"] == search.metric), None)
+            if value is not None:
+                found.append((value, dict(one.settings)))
+    ranked = sorted(found, key=lambda pair: pair[0], reverse=search.mode == "max")
+    return [settings for _, settings in ranked[: search.confirm]]

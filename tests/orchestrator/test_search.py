@@ -1,0 +1,238 @@
+"""Searches: what they may say, that they draw the same again after a kill, whom they stop, and what the ledger says."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.errors import SweepError
+from orchestrator.events import Ended, Event
+from orchestrator.execution.inline import InlineExecutor
+from orchestrator.launch import write_best
+from orchestrator.paths import RunFolder
+from orchestrator.plan import Plan
+from orchestrator.planner import plan_sweep, search_planner
+from orchestrator.proposals import Past, Proposals
+from orchestrator.records.ledger import Ledger
+from orchestrator.run import Outcome, run_plan
+from orchestrator.search_space import Search
+from orchestrator.sweep import Sweep, parse_sweep
+from orchestrator.trial import identity
+
+SPACE = {
+    "block": {"choice": ["nl", {"name": "rnl", "kernel": [1, 3, 3]}]},
+    "recipe.lr": {"log_uniform": [0.001, 0.1]},
+    "recipe.batch": {"integer": [8, 32]},
+}
+BASE = {"workload": {"name": "scripted:Scripted", "script": "rated"}, "insertion": {"res3": [0]}, "block": "nl"}
+
+
+def a_sweep(**search: Any) -> Sweep:
+    base = {**BASE, "recipe": {"epochs": 9}}
+    given = {"space": SPACE, "configurations": 8, "concurrent": 1, "metric": "rate", **search}
+    return parse_sweep({"name": "searched", "base": base, "search": given, "seeds": 2})
+
+
+@pytest.mark.parametrize(
+    ("given", "place", "said"),
+    [
+        ({"space": {}}, "search.space", "at least 1 item"),
+        (
+            {"space": {"recipe.lr": {"uniform": [0.1, 0.01]}}},
+            "search.space.recipe.lr",
+            "the lower first, given [0.1, 0.01]",
+        ),
+        ({"space": {"recipe.lr": {"log_uniform": [0, 1]}}}, "search.space.recipe.lr", "above 0"),
+        ({"space": {"recipe.lr": {"choice": [1], "uniform": [0, 1]}}}, "search.space.recipe.lr", "exactly one of"),
+        ({"space": {"recipi.lr": {"choice": [1]}}}, "search", "did you mean 'recipe'?"),
+        ({"space": SPACE, "scheduler": "pbt"}, "search.scheduler", "'median', given 'pbt'"),
+        ({"space": SPACE, "seed": 1}, "(file)", "search.seed 1 is among the sweep's seeds"),
+    ],
+)
+def test_each_mistake_has_its_place_and_what_is_allowed(given: dict[str, Any], place: str, said: str) -> None:
+    with pytest.raises(SweepError) as caught:
+        parse_sweep({"name": "x", "base": BASE, "search": given})
+    assert len(caught.value.problems) == 1
+    assert caught.value.problems[0].startswith(f"{place}: ")
+    assert said in caught.value.problems[0]
+
+
+def test_a_sweep_lists_or_draws() -> None:
+    with pytest.raises(SweepError, match="not both"):
+        parse_sweep({"name": "x", "base": BASE, "search": {"space": SPACE}, "axes": {"grid": {"block": ["nl"]}}})
+
+
+def test_the_plan_shows_the_space_and_the_highest_cost() -> None:
+    plan = plan_sweep(a_sweep(), profiled=False)
+    assert [(arm.label, arm.is_control, arm.seeds) for arm in plan.arms] == [
+        ("none", True, (1000,)),
+        ("nl", False, (1000,)),
+    ]
+    search = plan.to_json()["search"]
+    assert search["space"]["recipe.lr"] == {"log_uniform": [0.001, 0.1]}
+    assert search["at_most"].keys() == {"seconds_per_trial", "memory_bytes", "cpu_hours", "gpu_hours"}
+
+
+def test_the_highest_cost_is_that_of_the_dearest_end() -> None:
+    places = [{"res3": [0]}, {"res3": [0], "res4": [0]}]
+    space = {"insertion": {"choice": places}, "recipe.epochs": {"integer": [1, 5]}}
+    base = {"workload": "digits", "insertion": {"res3": [0]}, "block": "nl"}
+    drawn = parse_sweep({"name": "x", "base": base, "search": {"space": space, "configurations": 10}})
+    found = plan_sweep(drawn).to_json()["search"]["at_most"]
+    dearest = {**base, "insertion": places[1], "recipe": {"epochs": 5}}
+    (arm,) = [arm for arm in plan_sweep(parse_sweep({"name": "y", "base": dearest})).arms if not arm.is_control]
+    assert found["seconds_per_trial"] == pytest.approx(arm.price.seconds, rel=1e-2)
+    assert found["cpu_hours"] == pytest.approx(10 * (arm.price.seconds or 0) / 3600, rel=1e-2)
+
+
+def drawn_by(search: Search, count: int) -> list[dict[str, Any]]:
+    proposals = Proposals(search, epochs=9)
+    return [proposals.draw() for _ in range(count)]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_search_goes_on_drawing_where_it_was_killed(sampler: str) -> None:
+    search = Search.model_validate({"space": SPACE, "sampler": sampler})
+    whole = Proposals(search, epochs=9)
+    settings = []
+    for number in range(16):
+        settings.append(whole.draw())
+        whole.report(number, 1, float(number % 5))
+        whole.end(number, "finished", float(number % 5))
+    again = Proposals(search, epochs=9)
+    for number, setting in enumerate(settings[:13]):
+        again.recall(setting, Past({1: float(number % 5)}, "finished", float(number % 5)))
+    assert again.draw() == settings[13]
+
+
+def test_draws_stay_within_their_bounds() -> None:
+    for setting in drawn_by(Search.model_validate({"space": SPACE}), 30):
+        assert setting["block"] in ("nl", {"name": "rnl", "kernel": [1, 3, 3]})
+        assert 0.001 <= setting["recipe.lr"] <= 0.1
+        assert setting["recipe.batch"] in range(8, 33)
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+def test_schedulers_stop_the_worst_and_never_the_best(scheduler: str) -> None:
+    search = Search.model_validate({"space": SPACE, "scheduler": scheduler})
+    proposals = Proposals(search, epochs=9)
+    stopped: dict[int, int] = {}
+    for number in range(12):  # one after the other, the best first: each is worse than those before
+        proposals.draw()
+        for epoch in range(1, 10):
+            proposals.report(number, epoch, 100.0 - number)
+            if proposals.is_stopped(number):
+                stopped[number] = epoch
+                break
+        proposals.end(number, "stopped_early" if number in stopped else "finished", 100.0 - number)
+    assert 0 not in stopped
+    assert len(stopped) >= 4
+    assert min(stopped.values()) >= 1
+
+
+class Watch:
+    """Cancels after so many trials."""
+
+    def __init__(self, executor: InlineExecutor, most: int | None) -> None:
+        self._executor, self._left = executor, most
+
+    def planned(self, plan: Plan, todo: int, reused: int) -> None:
+        """Nothing to show."""
+
+    def event(self, event: Event) -> None:
+        if self._left is not None and isinstance(event, Ended):
+            self._left -= 1
+            if not self._left:
+                self._executor.cancel()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(tmp_path / "ledger.db") as opened:
+        yield opened
+
+
+def run(sweep: Sweep, ledger: Ledger, folder: Path, *, kill_after: int | None = None) -> Outcome:
+    plan = plan_sweep(sweep, profiled=False, ledger=folder / "ledger.db")
+    with InlineExecutor() as executor:
+        return run_plan(
+            plan,
+            ledger=ledger,
+            executor=executor,
+            checkpoints=folder / "checkpoints",
+            cache=folder / "cache",
+            observer=Watch(executor, kill_after),
+            replan=search_planner(sweep, profiled=False),
+        )
+
+
+def drawn_settings(ledger: Ledger) -> list[Mapping[str, Any]]:
+    known = ledger.sweep("searched")
+    assert known is not None
+    return list(known.definition["drawn"])
+
+
+@pytest.mark.usefixtures("_support_on_path")
+def test_a_search_runs_and_says_of_whom_it_stopped_why(tmp_path: Path, ledger: Ledger) -> None:
+    outcome = run(a_sweep(scheduler="median"), ledger, tmp_path)
+    assert sum(outcome.ran.values()) == 2 + 8, "the control, the base, and what was drawn"
+    assert outcome.ran.keys() == {"finished", "stopped early"}
+    assert outcome.left == 0
+    trials = {one.trial_id: one for one in ledger.trials_of("searched")}
+    for one in trials.values():
+        row = ledger.trial(one.trial_id)
+        content = {**row["spec"], "seed": 1000}
+        assert identity(content) == one.trial_id
+        for path, value in one.settings.items():
+            if path.startswith("recipe."):
+                assert content["recipe"][path.removeprefix("recipe.")] == value, "what ran is what was drawn"
+        epochs = {epoch["epoch"] for epoch in row["epochs"]}
+        if one.cause == "stopped_early":
+            assert one.state == "cancelled"
+            assert one.message is not None
+            assert one.message.startswith(f"median stopped it after {len(epochs)} epochs at rate ")
+            assert not row["results"], "nothing that a table could compare"
+            assert epochs < set(range(9))
+        else:
+            assert epochs == set(range(9))
+
+
+@pytest.mark.usefixtures("_support_on_path")
+def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path, ledger: Ledger) -> None:
+    sweep = a_sweep(scheduler="asha")
+    (tmp_path / "whole").mkdir()
+    with Ledger.open(tmp_path / "whole" / "ledger.db") as other:
+        run(sweep, other, tmp_path / "whole")
+        expected = {one.trial_id: (one.state, one.cause) for one in other.trials_of("searched")}
+        settings = drawn_settings(other)
+    first = run(sweep, ledger, tmp_path, kill_after=4)
+    assert first.left > 0
+    second = run(sweep, ledger, tmp_path)
+    assert second.left == 0
+    assert drawn_settings(ledger) == settings
+    assert {one.trial_id: (one.state, one.cause) for one in ledger.trials_of("searched")} == expected
+    assert run(sweep, ledger, tmp_path).ran == {}, "all is done"
+    more = run(a_sweep(scheduler="asha", configurations=10), ledger, tmp_path)
+    assert sum(more.ran.values()) == 2
+    assert drawn_settings(ledger)[:8] == settings
+
+
+@pytest.mark.usefixtures("_support_on_path")
+def test_the_best_go_into_a_sweep_that_compares_them_by_other_seeds(tmp_path: Path, ledger: Ledger) -> None:
+    sweep = a_sweep(scheduler="none", confirm=2)
+    run(sweep, ledger, tmp_path)
+    write_best(plan_sweep(sweep, profiled=False), ledger, RunFolder(tmp_path))
+    best = parse_sweep(yaml.safe_load((tmp_path / "best.yaml").read_text()))
+    plan = plan_sweep(best, profiled=False)
+    rates = {}
+    with sqlite3.connect(tmp_path / "ledger.db") as rows:
+        rates = dict(rows.execute("select trial_id, value from results where name = 'rate'").fetchall())
+    searched = {one.arm_id: rates[one.trial_id] for one in ledger.trials_of("searched") if not one.is_control}
+    wanted = sorted(searched, key=searched.__getitem__, reverse=True)[:2]
+    assert [arm.arm_id for arm in plan.arms if not arm.is_control] == wanted
+    assert all(arm.seeds == (0, 1) for arm in plan.arms)
