@@ -5,28 +5,22 @@
     found = ensemble(["runs/hgnl::hgnl g1=2", "runs/tsn::none"], weights=[2, 1])
     found.rating["averaged_error_percent"], found.members[0].gains["top1_percent"]
 
-A member is `FOLDER::NAME`: a run folder (or a ledger's file or URL) and an arm's label, its id, or a trial's id or
-the beginning of one. An arm stands for its finished trials: the ensemble is made once for each seed that all arms
-have, and numbers are means over those. Members may come from different sweeps and ledgers as long as they were
-evaluated on the same clips.
+A member is `FOLDER::NAME`, see `orchestrator.members`. An arm stands for its finished trials: the ensemble is made once
+for each seed that all arms have, and numbers are means over those. Members may come from different sweeps and ledgers
+as long as they were evaluated on the same clips.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import UserError
-from orchestrator.explain import did_you_mean
-from orchestrator.paths import RunFolder
-from orchestrator.records.ledger import Ledger
-from orchestrator.records.schema import State
-from orchestrator.records.values import TrialInfo
+from orchestrator.members import Member, find_member
 from workloads import ensemble as mixing
 from workloads.ensemble import METRICS, Average, Interval
 from workloads.progress import Predictions
@@ -34,7 +28,6 @@ from workloads.progress import Predictions
 Verdict = Literal["better", "worse", "undecided"]
 
 LEVEL = 0.95
-_SHORTEST = 4  # digits of a trial's id
 _SUMS = 0.02  # by how much stored probabilities may miss a sum of 1: they are float16
 
 
@@ -107,15 +100,6 @@ class Ensemble:
         return values
 
 
-class _Found(NamedTuple):
-    """A member's trials; `is_arm` if it was named by its arm, so that its seeds are matched with the other arms'."""
-
-    name: str
-    is_arm: bool
-    trials: dict[int, str]
-    predictions: dict[int, Predictions]
-
-
 def ensemble(
     members: Sequence[str],
     *,
@@ -137,7 +121,7 @@ def ensemble(
     """
     if len(members) < 2:
         raise UserError(f"an ensemble needs two members or more, given {len(members)}")
-    found = [_find(member) for member in members]
+    found = [_with_probabilities(find_member(member)) for member in members]
     seeds, scores, labels = _aligned(found)
     shown, searched = np.arange(len(labels)), np.arange(0)
     if weights == "search":
@@ -164,7 +148,7 @@ def ensemble(
     )
 
 
-def _used(member: _Found, seeds: tuple[int, ...]) -> dict[int, str]:
+def _used(member: Member, seeds: tuple[int, ...]) -> dict[int, str]:
     return {seed: trial for seed, trial in member.trials.items() if seed in seeds or not member.is_arm}
 
 
@@ -207,54 +191,7 @@ def _verdict(interval: Interval, *, lower_is_better: bool) -> Verdict:
     return "better" if (interval.high < 0) == lower_is_better else "worse"
 
 
-def _find(member: str) -> _Found:
-    where, separator, name = member.rpartition("::")
-    if not (separator and where and name):
-        raise UserError(f"a member is FOLDER::ARM or FOLDER::TRIAL, given {member!r}; e.g. runs/quickstart::none")
-    with Ledger.open(_place(where), create=False) as ledger:
-        known = [(sweep.name, trial) for sweep in ledger.sweeps() for trial in ledger.trials_of(sweep.name)]
-        is_arm, chosen = _chosen(where, name, known)
-        done = {trial.seed: trial.trial_id for trial in chosen if trial.state is State.FINISHED}
-        stored = ledger.predictions(done.values())
-    if not stored:
-        states = ", ".join(sorted({str(trial.state) for trial in chosen}))
-        raise UserError(f"{member}: no finished trial with scores per clip in it; its trials: {states}")
-    trials = {seed: trial for seed, trial in sorted(done.items()) if trial in stored}
-    predictions = {seed: stored[trial] for seed, trial in trials.items()}
-    for one in predictions.values():
-        _check_probabilities(member, one.scores)
-    return _Found(member, is_arm, trials, predictions)
-
-
-def _place(where: str) -> str | Path:
-    folder = Path(where)
-    if "://" in where or folder.is_file():
-        return where
-    found = RunFolder.find(folder)
-    return str(found.settings()["ledger"] or found.ledger)
-
-
-def _chosen(where: str, name: str, known: Sequence[tuple[str, TrialInfo]]) -> tuple[bool, list[TrialInfo]]:
-    """The trials that a name means, and whether it named an arm."""
-    arms = {(sweep, trial.arm_id) for sweep, trial in known if name in (trial.label, trial.arm_id)}
-    ids = {arm for _, arm in arms}
-    if len(ids) > 1:
-        listed = ", ".join(f"{arm} in {sweep}" for sweep, arm in sorted(arms))
-        raise UserError(f"{where}: several arms are called {name!r}: give the id of one: {listed}")
-    if ids:
-        return True, list({trial.trial_id: trial for _, trial in known if trial.arm_id in ids}.values())
-    begins = {trial.trial_id: trial for _, trial in known if trial.trial_id.startswith(name)}
-    if len(begins) == 1 and len(name) >= _SHORTEST:
-        return False, list(begins.values())
-    if begins:
-        raise UserError(f"{where}: {len(begins)} trials begin with {name!r}: give more digits of one")
-    labels = sorted({trial.label for _, trial in known})
-    raise UserError(
-        f"{where}: no arm or trial {name!r}; its arms: {', '.join(labels) or 'none'}{did_you_mean(name, labels)}"
-    )
-
-
-def _aligned(found: Sequence[_Found]) -> tuple[tuple[int, ...], list[NDArray[np.float32]], NDArray[np.int64]]:
+def _aligned(found: Sequence[Member]) -> tuple[tuple[int, ...], list[NDArray[np.float32]], NDArray[np.int64]]:
     """Common seeds, each member's scores `[s, n, k]` with the clips in the first one's order, and labels `[n]`."""
     seeds = _common_seeds(found)
     first = next(iter(found[0].predictions.values()))
@@ -265,7 +202,7 @@ def _aligned(found: Sequence[_Found]) -> tuple[tuple[int, ...], list[NDArray[np.
     return seeds, scores, first.labels
 
 
-def _common_seeds(found: Sequence[_Found]) -> tuple[int, ...]:
+def _common_seeds(found: Sequence[Member]) -> tuple[int, ...]:
     arms = [one for one in found if one.is_arm]
     if not arms:
         return (next(iter(found[0].trials)),)
@@ -302,10 +239,12 @@ def _in_order(first: Predictions, other: Predictions, one: str, two: str) -> NDA
     return scores
 
 
-def _check_probabilities(member: str, scores: NDArray[Any]) -> None:
-    sums = scores.astype(np.float32).sum(axis=1)
-    if scores.min() < 0 or np.abs(sums - 1).max() > _SUMS:
-        raise UserError(
-            f"{member}: its stored scores are no probabilities (a clip's sum to {sums.min():.3g} .. {sums.max():.3g}): "
-            "a workload that is to be mixed must store scores after the softmax"
-        )
+def _with_probabilities(member: Member) -> Member:
+    for one in member.predictions.values():
+        sums = one.scores.astype(np.float32).sum(axis=1)
+        if one.scores.min() < 0 or np.abs(sums - 1).max() > _SUMS:
+            raise UserError(
+                f"{member.name}: its stored scores are no probabilities (a clip's sum to {sums.min():.3g} .. "
+                f"{sums.max():.3g}): a workload that is to be mixed must store scores after the softmax"
+            )
+    return member

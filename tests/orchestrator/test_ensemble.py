@@ -188,3 +188,14 @@ def test_weights_that_cannot_be_used(ledger: Path) -> None:
             run(f"{ledger}::tsn", f"{ledger}::hgnl g1=2", "--weights", weights)
     with pytest.raises(UserError, match="two members or more"):
         run(f"{ledger}::tsn")
+
+
+def test_confusion_counts_the_clips_of_every_seed(ledger: Path) -> None:
+    done = CliRunner().invoke(cli, ["confusion", f"{ledger}::tsn", "--json"], standalone_mode=False)
+    values = json.loads(done.stdout)
+    wanted = sum(metrics.confusion(scores(seed), LABELS) for seed in (0, 1))
+    assert values["confusion"] == wanted.tolist()
+    assert values["ece"]["1"] == pytest.approx(metrics.expected_calibration_error(scores(1), LABELS))
+    table = CliRunner().invoke(cli, ["confusion", f"{ledger}::tsn"], standalone_mode=False).stdout
+    right = 100 * wanted[3, 3] / wanted[3].sum()
+    assert f"{right:.1f}" in next(line for line in table.splitlines() if line.strip().startswith("3 "))
