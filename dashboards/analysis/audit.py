@@ -46,6 +46,55 @@ def rank_changes(table: pd.DataFrame, metric: str = "gflops") -> pd.DataFrame:
     return changed.reset_index(drop=True)
 
 
+PLANE = ["paper", "table", "dataset", "row_id", "model", "verdict", "published", "executed", "top1_percent"]
+
+
+def planes(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Models that a table prints with a cost and an accuracy, where we can count the cost too.
+
+    Costs are compared within one table and data set only: others print increments, or count by other rules. Executed
+    costs are rounded to the digits the table prints before they are ranked, so that only visible differences count.
+
+    Args:
+        rows: the audit's rows; `table`, `dataset` and `model` are needed.
+
+    Returns:
+        The columns of `PLANE`, published_rank and executed_rank (1 is cheapest, equal costs share the smallest rank),
+        change (positive: dearer than published), published_best and executed_best (nothing in the table is at least
+        as accurate for less). Tables with fewer than two such models are left out.
+    """
+    top1 = {row["row_id"]: row["published"] for row in rows if row["metric"] == "top1"}
+    found = [
+        {**row, "top1_percent": top1.get(row["row_id"]), "digits": len(str(row["published"]).partition(".")[2])}
+        for row in rows
+        if row["metric"] == "gflops" and row.get("executed") is not None and row.get("published")
+    ]
+    points = pd.DataFrame(found, columns=pd.Index([*PLANE, "digits"]))
+    numbers = ["published", "executed", "top1_percent"]
+    points = points.assign(**{name: pd.to_numeric(points[name], errors="coerce") for name in numbers})
+    points = points.dropna(subset=numbers)
+    tables = [_ranked(group) for _, group in points.groupby(PLANE[:3], sort=False) if len(group) > 1]
+    columns = [*PLANE, "published_rank", "executed_rank", "change", "published_best", "executed_best"]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=pd.Index(columns))
+
+
+def _ranked(group: pd.DataFrame) -> pd.DataFrame:
+    executed = group["executed"].round(int(group["digits"].max()))
+    ranks = {"published_rank": group["published"].rank(method="min"), "executed_rank": executed.rank(method="min")}
+    return group.assign(
+        **ranks,
+        change=ranks["executed_rank"] - ranks["published_rank"],
+        published_best=_best(group["published"], group["top1_percent"]),
+        executed_best=_best(executed, group["top1_percent"]),
+    )
+
+
+def _best(cost: pd.Series, value: pd.Series) -> list[bool]:
+    """Whether each model is on the frontier: none is both at least as cheap and as good, and better in one of them."""
+    points = list(zip(cost, value, strict=True))
+    return [not any(c <= mine and v >= ours and (c, v) != (mine, ours) for c, v in points) for mine, ours in points]
+
+
 def agreement(changes: pd.DataFrame) -> pd.DataFrame:
     """Kendall's tau between published and executed order per paper: n, tau, p. NaN below three models."""
     rows = []

@@ -1,17 +1,20 @@
-"""Published against executed cost as a slope chart: crossing lines are models that change places."""
+"""Published against executed cost: as planes with the accuracy, side by side, and as a slope chart of the places."""
 
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from dashboards import frames
 from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
 
+LABEL = 30  # characters of a model's name beside its point
 DEARER, CHEAPER, SAME = "#d55e00", "#0072b2", "#8490a3"
 
 
@@ -63,9 +66,9 @@ def draw(info: SlopeInfo, theme: Theme = "light") -> go.Figure:
         return themes.message(f"No model of {info.paper} has both a published and an executed cost.", theme)
     chart = themes.figure(theme, height=max(320, 24 * len(info.slopes)))
     for slope in info.slopes:
-        color = SAME if not slope.change else DEARER if slope.change > 0 else CHEAPER
+        color = _color(slope.change)
         dash = "dot" if not slope.change else "solid" if slope.change > 0 else "dash"
-        places = "same place" if not slope.change else f"{abs(slope.change):g} places {_way(slope.change)}"
+        places = _said(slope.change)
         chart.add_scatter(
             x=["published rule", "executed MACs"],
             y=[slope.published_relative, slope.executed_relative],
@@ -80,6 +83,153 @@ def draw(info: SlopeInfo, theme: Theme = "light") -> go.Figure:
     chart.update_yaxes(title_text="Cost, relative to the cheapest model", type="log", tickformat=".2~f")
     chart.update_xaxes(range=[-0.15, 1.15])
     return chart.update_layout(showlegend=False)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model of a table."""
+
+    model: str
+    verdict: str
+    top1_percent: float
+    published: float
+    executed: float
+    change: float
+    published_best: bool
+    executed_best: bool
+
+
+POINT = tuple(each.name for each in fields(Point))
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One table and data set: its models, cheapest first as published."""
+
+    title: str
+    points: tuple[Point, ...]
+
+    @property
+    def moved(self) -> int:
+        """Models whose place in the order of cost changes."""
+        return sum(bool(point.change) for point in self.points)
+
+
+def planes(points: pd.DataFrame, paper: str) -> tuple[Plane, ...]:
+    """The tables of one paper from `analysis.audit.planes`, in print order."""
+    part = points[points["paper"] == paper].sort_values("published", kind="stable")
+    tables = points[points["paper"] == paper][["table", "dataset"]].drop_duplicates()
+    found = []
+    for key in frames.records(tables):
+        rows = frames.records(part[(part["table"] == key["table"]) & (part["dataset"] == key["dataset"])])
+        names = Point.__dataclass_fields__
+        table = str(key["table"]).removeprefix("Table")
+        found.append(
+            Plane(f"Table {table}, {key['dataset']}", tuple(Point(**{n: row[n] for n in names}) for row in rows))
+        )
+    return tuple(found)
+
+
+SIDES: tuple[tuple[Literal["published", "executed"], str], ...] = (
+    ("published", "GFLOPs as published"),
+    ("executed", "executed GMACs, attention included"),
+)
+
+
+def draw_planes(found: tuple[Plane, ...], theme: Theme = "light") -> go.Figure:
+    """Accuracy over the published cost on the left and over the executed cost on the right, a row per table.
+
+    Both axes of a row have one scale, so that what moves to the right is what the published rule left out. Lines join
+    the models that nothing beats at their cost; a model that becomes dearer in the order is vermillion, cheaper blue.
+    Open markers are models whose published cost was not reproduced.
+    """
+    if not found:
+        return themes.message("No table of this paper prints a cost beside an accuracy.", theme)
+    titles = [f"{plane.title}: {side}" for plane in found for side in ("published", f"executed, {_moved(plane)}")]
+    height = 300 * len(found) + 40
+    chart = make_subplots(
+        len(found),
+        2,
+        shared_yaxes=True,
+        subplot_titles=[html.escape(title) for title in titles],
+        horizontal_spacing=0.04,
+        vertical_spacing=70 / height,
+    )
+    chart.update_layout(themes.figure(theme, height=height).layout, showlegend=False)
+    for row, plane in enumerate(found, start=1):
+        for column, (side, axis) in enumerate(SIDES, start=1):
+            for trace in _traces(plane, side):
+                chart.add_trace(trace, row, column)
+            chart.update_xaxes(title_text=axis, row=row, col=column, range=[0, 1.08 * _dearest(plane)])
+        chart.update_yaxes(title_text="Top-1 as printed (%)", row=row, col=1)
+    return chart.update_annotations(font_size=13)
+
+
+def _traces(plane: Plane, side: Literal["published", "executed"]) -> list[go.Scatter]:
+    best = sorted(
+        (getattr(point, side), point.top1_percent) for point in plane.points if getattr(point, f"{side}_best")
+    )
+    frontier = go.Scatter(
+        x=[cost for cost, _ in best],
+        y=[top1 for _, top1 in best],
+        mode="lines",
+        line={"color": themes.FAINT, "width": 1, "dash": "dot", "shape": "hv"},
+        hoverinfo="skip",
+    )
+    points = go.Scatter(
+        x=[getattr(point, side) for point in plane.points],
+        y=[point.top1_percent for point in plane.points],
+        mode="markers+text",
+        text=[html.escape(_short(point.model)) if point.change else "" for point in plane.points],
+        textposition=[_beside(getattr(point, side) / _dearest(plane)) for point in plane.points],
+        textfont={"size": 11},
+        cliponaxis=False,
+        marker={
+            "color": [_color(point.change) for point in plane.points],
+            "symbol": [_symbol(point) for point in plane.points],
+            "size": 10,
+        },
+        hovertext=[html.escape(point.model) for point in plane.points],
+        customdata=[
+            [point.published, point.executed, _said(point.change), _ours(point.verdict)] for point in plane.points
+        ],
+        hovertemplate="%{hovertext}<br>%{y:.2f} %<br>published %{customdata[0]:.4g} GFLOPs"
+        "<br>executed %{customdata[1]:.4g} GMACs%{customdata[3]}<br>%{customdata[2]}<extra></extra>",
+    )
+    return [frontier, points]
+
+
+def _dearest(plane: Plane) -> float:
+    return max(max(point.published, point.executed) for point in plane.points)
+
+
+def _short(model: str) -> str:
+    return model if len(model) <= LABEL else f"{model[: LABEL - 1]}…"
+
+
+def _moved(plane: Plane) -> str:
+    return f"{plane.moved} of {len(plane.points)} change places"
+
+
+def _color(change: float) -> str:
+    return SAME if not change else DEARER if change > 0 else CHEAPER
+
+
+def _symbol(point: Point) -> str:
+    shape = "circle" if not point.change else "triangle-right" if point.change > 0 else "triangle-left"
+    return f"{shape}-open" if _ours(point.verdict) else shape
+
+
+def _ours(verdict: str) -> str:
+    return " of our closest network" if verdict == "not reproduced" else ""
+
+
+def _beside(share: float) -> str:
+    return "middle left" if share > 0.4 else "middle right"
+
+
+def _said(change: float) -> str:
+    return "same place" if not change else f"{abs(change):g} places {_way(change)}"
 
 
 def _way(change: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def render(view: View) -> list[Component]:
         parts.choice(view, "verdict", "Verdict", {name: name for name in verdicts}),
         parts.search(view, "find", "Find", "model or reason"),
     )
-    return [*head, _summary(table), controls, _rows(view, part), *_places(view, part)]
+    return [*head, _summary(table), controls, _rows(view, part), *_planes(view, found, papers), *_places(view, part)]
 
 
 def _absent(view: View) -> Component:
@@ -78,6 +79,25 @@ def _summary(table: pd.DataFrame) -> Component:
     return parts.card(
         parts.tiles(big), parts.table(head, rows, "Verdicts per paper"), title="How much is accounted for"
     )
+
+
+def _planes(view: View, rows: Sequence[Mapping[str, Any]], papers: Sequence[str]) -> list[Component]:
+    points = audit.planes(rows)
+    charts = []
+    for paper in papers:
+        tables = draw_audit.planes(points, paper)
+        if tables and view.one("paper") in (None, "", paper):
+            drawn = parts.graph(
+                draw_audit.draw_planes(tables, view.theme), f"planes-{paper}", f"Accuracy over cost, {paper}"
+            )
+            charts.append(html.Div([html.H3(paper), drawn]))
+    if not charts:
+        return []
+    lead = (
+        "Every table with a cost and an accuracy, as printed and with everything that runs counted. Lines join the "
+        "models that nothing in their table beats; triangles change places, open markers were not reproduced."
+    )
+    return [parts.card(html.Div(charts), title="Accuracy over cost, as printed and as executed", lead=lead)]
 
 
 def _places(view: View, part: pd.DataFrame) -> list[Component]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from dashboards.analysis.audit import agreement, frame, rank_changes, summary
+from dashboards.analysis.audit import agreement, frame, planes, rank_changes, summary
 
 ROWS = [
     {"row_id": "a", "paper": "rnl", "metric": "gflops", "published": 33.0, "executed": 34.0, "verdict": "reproduced"},
@@ -36,3 +36,44 @@ def test_verdicts_are_counted_per_paper() -> None:
 def test_no_rows_are_no_changes() -> None:
     assert rank_changes(frame([])).empty
     assert agreement(rank_changes(frame([]))).empty
+
+
+def printed(name: str, published: str, executed: float | None, top1: str, table: str = "3") -> list[dict[str, object]]:
+    row = {
+        "row_id": f"{table}-{name}",
+        "paper": "rnl",
+        "table": table,
+        "dataset": "k",
+        "model": name,
+        "executed": executed,
+    }
+    return [{**row, "metric": "gflops", "published": published}, {**row, "metric": "top1", "published": top1}]
+
+
+def test_planes_rank_within_a_table_and_find_both_frontiers() -> None:
+    rows = [
+        *printed("none", "10.0", 10.0, "70.0"),
+        *printed("attention", "12.0", 30.0, "72.0"),
+        *printed("convolution", "14.0", 14.0, "71.0"),
+        *printed("too dear", "20.0", 40.0, "71.5"),
+        *printed("unknown", "11.0", None, "75.0"),
+        *printed("increment", "1.0", 1.0, "60.0", table="2"),
+    ]
+    found = planes(rows).set_index("model")
+    assert list(found.index) == ["none", "attention", "convolution", "too dear"]
+    assert list(found["change"]) == [0, 1, -1, 0]
+    assert list(found["published_best"]) == [True, True, False, False]
+    assert list(found["executed_best"]) == [True, True, True, False]
+    assert found.loc["attention", "top1_percent"] == 72.0
+
+
+def test_what_the_printed_digits_hide_changes_no_place() -> None:
+    rows = [*printed("a", "1.0", 1.02, "1"), *printed("b", "1.0", 1.01, "2"), *printed("c", "1.1", 1.06, "3")]
+    found = planes(rows).set_index("model")
+    assert list(found["change"]) == [0, 0, 0]
+    assert list(found["published_best"]) == [False, True, True]
+
+
+def test_no_rows_are_no_planes() -> None:
+    assert planes([]).empty
+    assert planes(printed("alone", "1.0", 1.0, "1")).empty

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 import dashboards
-from dashboards.analysis.audit import frame, rank_changes
+from dashboards.analysis.audit import frame, planes, rank_changes
 from dashboards.figures import ablation, audit, curves, effects, frontier, stages, strip, theme
 from dashboards.metrics import TOP1, find_cost
 from orchestrator.records.schema import State
@@ -132,6 +132,35 @@ def test_slopes_are_relative_to_each_sides_cheapest() -> None:
     assert [slope.executed_relative for slope in info.slopes] == [1.0, 4.0, 2.0]
     assert len(audit.draw(info).data) == 3
     assert audit.draw(audit.info(rank_changes(frame([])), "rnl")).layout.annotations
+
+
+def test_planes_put_the_same_points_over_both_costs() -> None:
+    verdicts = {"c": "not reproduced"}
+    rows = [
+        {"row_id": name, "paper": "rnl", "table": "III", "dataset": "k", "model": name, "metric": metric, **values}
+        for name, published, executed, top1 in (
+            ("a", "10.0", 10.0, "70"),
+            ("<b>", "12.0", 30.0, "72"),
+            ("c", "14.0", 14.0, "71"),
+        )
+        for metric, values in (
+            ("gflops", {"published": published, "executed": executed, "verdict": verdicts.get(name, "exact")}),
+            ("top1", {"published": top1, "executed": None}),
+        )
+    ]
+    (plane,) = audit.planes(planes(rows), "rnl")
+    assert (plane.title, plane.moved) == ("Table III, k", 2)
+    assert [(point.model, point.change) for point in plane.points] == [("a", 0), ("<b>", 1), ("c", -1)]
+    chart = audit.draw_planes((plane,))
+    left, right = (trace for trace in chart.data if trace.mode == "markers+text")
+    assert left.y == right.y == (70.0, 72.0, 71.0)
+    assert (left.x, right.x) == ((10.0, 12.0, 14.0), (10.0, 30.0, 14.0))
+    assert left.marker.symbol == ("circle", "triangle-right", "triangle-left-open")
+    assert left.text == right.text == ("", "&lt;b&gt;", "c")
+    assert chart.layout.xaxis.range == chart.layout.xaxis2.range == (0, 1.08 * 30)
+    lines = [trace for trace in chart.data if trace.mode == "lines"]
+    assert [line.x for line in lines] == [(10.0, 12.0), (10.0, 14.0, 30.0)]
+    assert audit.draw_planes(audit.planes(planes([]), "rnl")).layout.annotations
 
 
 def test_strips_leave_far_arms_off_the_scale_but_show_them() -> None:
