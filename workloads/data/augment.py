@@ -134,4 +134,5 @@ def normalise(clips: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) ->
     shape = (len(mean), 1, 1, 1)
     scale = torch.tensor([1 / (255 * deviation) for deviation in std], device=clips.device).view(shape)
     shift = torch.tensor([m / deviation for m, deviation in zip(mean, std, strict=True)], device=clips.device)
-    return clips.float().mul_(scale).sub_(shift.view(shape))  # in place: a batch is far larger than any cache
+    values = clips.to(torch.float32, copy=True)  # our own, so that the rest needs no more memory
+    return values.mul_(scale).sub_(shift.view(shape))

@@ -88,3 +88,10 @@ def test_normalising_takes_out_mean_and_deviation_per_channel():
     assert made[0, :, 0, 0, 0].tolist() == pytest.approx([-1.0, 6.0])
     assert made.dtype == torch.float32
     assert augment.TSN_SCALES[0] == 1.0
+
+
+def test_normalising_leaves_its_input_alone():
+    clips = torch.full((1, 3, 2, 4, 4), 51.0)
+    found = augment.normalise(clips, (0.2, 0.2, 0.2), (0.5, 0.5, 0.5))
+    assert torch.equal(clips, torch.full((1, 3, 2, 4, 4), 51.0))
+    assert torch.allclose(found, torch.zeros(()), atol=1e-6)
