@@ -107,12 +107,34 @@ def measure_model(
         warmup: steps before the first sample.
         samples: steps measured.
         threads: CPU threads of torch while measuring; None leaves them as they are.
+
+    Raises:
+        ValueError: no such device here, an empty batch, or a model or batch that does not fit its memory.
     """
+    if batch < 1:
+        raise ValueError(f"measure needs a batch of at least 1 clip, given {batch}")
     backbone = spec.backbone
-    with torch.device(device):
-        model = build_model(spec)
-        clips = torch.rand(batch, backbone.channels, backbone.frames, backbone.size, backbone.size)
-    return measure(model, clips, training=training, warmup=warmup, samples=samples, threads=threads)
+    try:
+        with _device(device):
+            model = build_model(spec)
+            clips = torch.rand(batch, backbone.channels, backbone.frames, backbone.size, backbone.size)
+        return measure(model, clips, training=training, warmup=warmup, samples=samples, threads=threads)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"{backbone.name} at batch {batch} does not fit the memory of {device}: lower batch"
+        ) from error
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    found = torch.cuda.device_count()
+    if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < found):
+        return device
+    here = ", ".join(["cpu", *(f"cuda:{index}" for index in range(found))])
+    raise ValueError(f"device {name!r} cannot be measured here: use one of {here} (torch {torch.__version__})")
 
 
 def measure(

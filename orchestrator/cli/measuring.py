@@ -47,8 +47,10 @@ def profile(backbone: str, block: str, insert: tuple[str, ...], fields: tuple[st
     if options["measure"]:
         from workloads.measure import measure_model
 
-        measured = measure_model(spec, device=options["device"], batch=options["batch"])
-        values["measured"] = measured.to_json()
+        try:
+            values["measured"] = measure_model(spec, device=options["device"], batch=options["batch"]).to_json()
+        except ValueError as error:
+            raise UserError(f"--measure: {error}") from error
     if options["as_json"]:
         echo_json(values)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -105,3 +106,18 @@ def test_cuda_events_and_memory() -> None:
     assert min(taken.latency_ms) > 0
     assert taken.peak_memory_bytes is not None
     assert taken.peak_memory_bytes > 2 * 64 * 8 * 112 * 112 * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "tpu"}, "'tpu' cannot be measured here: use one of cpu"),
+        ({"device": "meta"}, "'meta' cannot be measured here"),
+        ({"device": "cuda:99"}, "'cuda:99' cannot be measured here"),
+        ({"batch": 0}, "at least 1 clip, given 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(changes: dict[str, Any], message: str) -> None:
+    spec = ModelSpec.model_validate({"backbone": {"name": "resnet_tiny"}, "block": {"name": "none"}})
+    with pytest.raises(ValueError, match=message):
+        measure_model(spec, samples=1, warmup=0, **changes)
