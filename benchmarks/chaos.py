@@ -1,6 +1,7 @@
 """A sweep whose processes and nodes are killed at random, and what is left of it in the end: everything, once.
 
-    python -m benchmarks.chaos [--seed 1] [--trials 60] [--kills 12] [--only worker,node,...] [--json FILE]
+    python -m benchmarks.chaos [--seed 1] [--trials 60] [--kills 12] [--only worker,node,...] [--mlflow-away SECONDS]
+                               [--json FILE]
 
 A local Ray cluster of two nodes runs a sweep of scripted trials under `longrange run`. From a seed, one after another:
 
@@ -9,6 +10,8 @@ A local Ray cluster of two nodes runs a sweep of scripted trials under `longrang
 - `node`: SIGKILL to the raylet of a node; another node joins
 - `driver`: SIGKILL to `longrange run`, then `longrange resume`
 - `interrupted`: SIGTERM to `longrange run`, then `longrange resume`
+
+With `--mlflow-away`, MLflow is a server, which is killed early in the sweep and started again after so long.
 
 Then the ledger must hold every trial exactly once, finished by exactly one attempt, with a gapless series of every
 metric and the results of an undisturbed run, and MLflow must say the same. Exit code 1 if not.
@@ -25,6 +28,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -33,12 +37,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+from mlflow_server import MlflowServer
 
 if TYPE_CHECKING:
     from local_cluster import LocalCluster
 
+ROOT = Path(__file__).resolve().parents[1]
 ACTIONS = ("worker", "preempted", "node", "driver", "interrupted")
 EPOCHS = 6
 PATIENCE_SECONDS = 180.0  # without any progress
@@ -69,10 +74,11 @@ class Story:
 class Driver:
     """`longrange run` and `longrange resume` on one folder."""
 
-    def __init__(self, folder: Path, address: str) -> None:
-        self._folder, self._address = folder, address
+    def __init__(self, folder: Path, address: str, mlflow: str | None) -> None:
+        self._folder = folder
         self._log = (folder / "driver.log").open("ab")
-        self._process = self._start("run", folder / "sweep.yaml", "--out", folder / "run", "--ray", address)
+        where = ["--out", folder / "run", "--ray", address, *(["--mlflow", mlflow] if mlflow else [])]
+        self._process = self._start("run", folder / "sweep.yaml", *where)
 
     def resume(self, number: signal.Signals) -> None:
         """End the driver so, and start its successor at once."""
@@ -84,6 +90,11 @@ class Driver:
     def code(self) -> int | None:
         """The exit code, or None while it runs."""
         return self._process.poll()
+
+    def catch_up(self) -> None:
+        """`longrange mirror`, when the driver has ended."""
+        command = [sys.executable, "-m", "orchestrator.cli", "mirror", str(self._folder / "run")]
+        subprocess.run(command, cwd=ROOT, stdout=self._log, stderr=self._log, check=True)
 
     def said(self) -> str:
         """The end of its output."""
@@ -107,6 +118,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--only", default=",".join(ACTIONS), help="which kinds of kills, comma-separated")
     parser.add_argument("--epoch-seconds", type=float, default=0.3)
+    parser.add_argument("--mlflow-away", type=float, metavar="SECONDS", help="how long an MLflow server is away")
     parser.add_argument("--json", type=Path, help="also write the findings there")
     parser.add_argument("--keep", type=Path, help="work in this existing folder, and leave everything there")
     given = parser.parse_args()
@@ -119,6 +131,7 @@ def main() -> None:
             kills=given.kills,
             actions=given.only.split(","),
             epoch_seconds=given.epoch_seconds,
+            mlflow_away=given.mlflow_away,
         )
     text = json.dumps(found, indent=2)
     print(text)
@@ -129,7 +142,14 @@ def main() -> None:
 
 
 def chaos(
-    folder: Path, *, seed: int, seeds: int, kills: int, actions: Sequence[str], epoch_seconds: float
+    folder: Path,
+    *,
+    seed: int,
+    seeds: int,
+    kills: int,
+    actions: Sequence[str],
+    epoch_seconds: float,
+    mlflow_away: float | None = None,
 ) -> dict[str, Any]:
     """Run the sweep under kills and check what it left."""
     import local_cluster
@@ -141,15 +161,21 @@ def chaos(
     }
     (folder / "sweep.yaml").write_text(SWEEP.format(epochs=EPOCHS, seeds=seeds, epoch_seconds=epoch_seconds))
     started = time.monotonic()
-    with local_cluster.LocalCluster() as cluster:
-        driver = Driver(folder, cluster.address)
-        try:
-            story = disturb(cluster, driver, folder / "run", random.Random(seed), kills, actions, seeds * ARMS)
-            said = driver.said()
-        finally:
-            driver.close()
+    store = folder / "mlflow.db" if mlflow_away else folder / "run" / "mlflow.db"
+    with ExitStack() as stack:
+        cluster = stack.enter_context(local_cluster.LocalCluster())
+        server = stack.enter_context(MlflowServer(f"sqlite:///{store}", folder)) if mlflow_away else None
+        driver = stack.enter_context(closing(Driver(folder, cluster.address, server.address if server else None)))
+        if server is not None:
+            outage = threading.Thread(target=take_away, args=(server, driver, folder / "run", mlflow_away))
+            outage.start()
+        story = disturb(cluster, driver, folder / "run", random.Random(seed), kills, actions, seeds * ARMS)
+        if server is not None:
+            outage.join()
+            driver.catch_up()
+        said = driver.said()
     problems = [] if driver.code == 0 else [f"the last driver ended with {driver.code}: {said}"]
-    problems += ledger_problems(folder / "run", trials=seeds * ARMS) + mirror_problems(folder / "run")
+    problems += ledger_problems(folder / "run", trials=seeds * ARMS) + mirror_problems(folder / "run", store)
     attempts = rows(folder / "run" / "ledger.db", "select coalesce(cause, 'none'), count(*) from attempts group by 1")
     return {
         "seed": seed,
@@ -157,10 +183,19 @@ def chaos(
         "kills": Counter(story.done),
         "kills_missed": story.missed,
         "resumes": story.resumes,
+        "mlflow_away_seconds": mlflow_away,
         "attempts_by_cause": dict(attempts),
         "seconds": round(time.monotonic() - started, 1),
         "problems": problems,
     }
+
+
+def take_away(server: MlflowServer, driver: Driver, run: Path, seconds: float) -> None:
+    """Kill the MLflow server when the sweep has begun, and start it again."""
+    wait_for(driver, run, 2 * EPOCHS)
+    server.stop()
+    time.sleep(seconds)
+    server.start()
 
 
 def disturb(
@@ -281,9 +316,9 @@ def result_problems(file: Path) -> list[str]:
     return found
 
 
-def mirror_problems(run: Path) -> list[str]:
+def mirror_problems(run: Path, store: Path) -> list[str]:
     """Where MLflow says something else than the ledger."""
-    ledger, store = run / "ledger.db", run / "mlflow.db"
+    ledger = run / "ledger.db"
     tag = "(select value from tags where run_uuid = r.run_uuid and key = 'longrange.{}')"
     trial, kind = tag.format("trial_id"), tag.format("kind")
     alive = f"lifecycle_stage = 'active' and {kind} = 'trial'"

@@ -17,20 +17,48 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import saved
 from orchestrator.ensemble import Ensemble, ensemble
 from orchestrator.errors import UserError
 from orchestrator.events import Event
-from orchestrator.launch import Changed, ExecutorName, Settings, attach, remember, remembered, replan, start
+from orchestrator.launch import (
+    Changed,
+    ExecutorName,
+    Settings,
+    attach,
+    fill_mirror,
+    remember,
+    remembered,
+    replan,
+    start,
+)
 from orchestrator.overview import Overview, overview
-from orchestrator.paths import RunFolder
+from orchestrator.paths import CancelFile, RunFolder
 from orchestrator.plan import Plan
 from orchestrator.records.ledger import Ledger
 from orchestrator.run import Observer, Outcome
 from orchestrator.sweep import Sweep
 
-__all__ = ["Ensemble", "Outcome", "Overview", "Plan", "Sweep", "ensemble", "plan", "resume", "run", "status"]
+if TYPE_CHECKING:  # mlflow is imported when a mirror is made
+    from orchestrator.records.mlflow_mirror import Copied
+
+__all__ = [
+    "Ensemble",
+    "Outcome",
+    "Overview",
+    "Plan",
+    "Sweep",
+    "cancel",
+    "ensemble",
+    "mirror",
+    "plan",
+    "resume",
+    "run",
+    "status",
+    "trial",
+]
 
 
 class Quiet:
@@ -164,6 +192,49 @@ def status(folder: str | Path, *, ledger: str | Path | None = None) -> Overview:
     settings = remembered(found)
     with Ledger.open(ledger or settings["ledger"] or found.ledger, create=False) as opened:
         return overview(opened, settings["sweep"], time.time())
+
+
+def trial(folder: str | Path, beginning: str, *, ledger: str | Path | None = None) -> dict[str, Any]:
+    """Everything about one trial, by its id or the beginning of it: configuration, attempts with causes, messages and
+    tracebacks, results, epochs. What `longrange show` and `longrange logs` tell.
+
+        trial("runs/mine", "3bfe9f1f")["attempts"]
+
+    Raises:
+        UserError: there is no run in the folder; no trial, or several, begin so.
+    """
+    found = RunFolder.find(Path(folder))
+    with Ledger.open(ledger or remembered(found)["ledger"] or found.ledger, create=False) as opened:
+        return opened.trial(beginning)
+
+
+def cancel(folder: str | Path) -> None:
+    """Ask whoever runs into this folder, on any machine, to stop: trials write a checkpoint, `resume` goes on.
+
+        cancel("runs/mine")
+
+    Raises:
+        UserError: there is no run in the folder.
+    """
+    CancelFile(RunFolder.find(Path(folder)).cancel).ask()
+
+
+def mirror(folder: str | Path, *, mlflow: str | None = None, rebuild: bool = False) -> Copied:
+    """Bring MLflow up to date with the ledger; or throw the sweep's runs away and copy everything again.
+
+        mirror("runs/mine").runs
+
+    Args:
+        folder: of the run.
+        mlflow: tracking URI; None is that of the run.
+        rebuild: start from nothing.
+
+    Raises:
+        UserError: there is no run in the folder.
+        MirrorError: the store cannot be reached.
+    """
+    found = RunFolder.find(Path(folder))
+    return fill_mirror(found, remembered(found), mlflow=mlflow, rebuild=rebuild)[0]
 
 
 def _start(

@@ -26,7 +26,7 @@ from orchestrator.sweep import Sweep, parse_sweep
 if TYPE_CHECKING:  # numpy and the database, which planning can do without
     from orchestrator.execution.base import Executor
     from orchestrator.records.ledger import Ledger
-    from orchestrator.records.mlflow_mirror import Mirror
+    from orchestrator.records.mlflow_mirror import Copied, Mirror
     from orchestrator.run import Observer, Outcome
     from workloads.spec import TrialSpec
 
@@ -208,8 +208,8 @@ def make_mirror(uri: str | None, folder: RunFolder, ledger: Ledger) -> Mirror | 
 
 
 def attach(mirror: Mirror, sweep: str, folder: RunFolder) -> None:
-    """Put plan and report on the sweep's MLflow run."""
-    mirror.log_artifacts(sweep, [path for path in (folder.plan, folder.report) if path.is_file()])
+    """Put plan, report and figures on the sweep's MLflow run."""
+    mirror.log_artifacts(sweep, folder.artifacts)
 
 
 @contextmanager
@@ -230,6 +230,41 @@ def cancel_on_signals(cancel: Callable[[], None], say: Callable[[str], object]) 
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def fill_mirror(
+    folder: RunFolder,
+    settings: Settings,
+    *,
+    ledger: str | None = None,
+    mlflow: str | None = None,
+    rebuild: bool = False,
+) -> tuple[Copied, str]:
+    """Bring an MLflow store up to date with the ledger of a run, or fill it from nothing.
+
+    Args:
+        folder: of the run.
+        settings: of the run.
+        ledger: another ledger than the run's.
+        mlflow: another store than the run's; where that is off, the one in the folder.
+        rebuild: throw the sweep's runs away first.
+
+    Returns:
+        What was copied, and the store's address.
+
+    Raises:
+        MirrorError: the store cannot be reached.
+    """
+    from orchestrator.records.ledger import Ledger
+    from orchestrator.records.mlflow_mirror import Mirror
+
+    store = mlflow or (settings["mlflow"] if settings["mlflow"] != "off" else None) or folder.mlflow_uri
+    with Ledger.open(ledger or settings["ledger"] or folder.ledger, create=False) as opened:
+        mirror = Mirror(store, opened)
+        copied = mirror.rebuild() if rebuild else mirror.catch_up()
+        if not copied.busy:
+            attach(mirror, settings["sweep"], folder)
+    return copied, mirror.store
 
 
 class _Told:

@@ -108,6 +108,17 @@ class RunFolder:
         return self.root / "best.yaml"
 
     @property
+    def figures(self) -> Path:
+        """Pictures for MLflow."""
+        return self.root / "figures"
+
+    @property
+    def artifacts(self) -> list[Path]:
+        """What there is to show of the sweep as a whole: plan, report, figures."""
+        found = [path for path in (self.plan, self.report) if path.is_file()]
+        return found + (sorted(self.figures.iterdir()) if self.figures.is_dir() else [])
+
+    @property
     def plan(self) -> Path:
         """The plan as JSON."""
         return self.root / "plan.json"

@@ -93,20 +93,13 @@ def mirror(folder: Path, ledger: str | None, mlflow: str | None, rebuild: bool) 
     \b
     longrange mirror runs/quickstart
     """
-    from orchestrator.launch import attach, make_mirror
-    from orchestrator.records.ledger import Ledger
+    from orchestrator.launch import fill_mirror, remembered
 
     found = RunFolder.find(folder)
-    settings = found.settings()
-    uri = mlflow or (settings["mlflow"] if settings["mlflow"] != "off" else None)
-    with Ledger.open(ledger or settings["ledger"] or found.ledger, create=False) as held:
-        copy = make_mirror(uri, found, held)
-        assert copy is not None, "it is not off"
-        copied = copy.rebuild() if rebuild else copy.catch_up()
-        attach(copy, settings["sweep"], found)
+    copied, store = fill_mirror(found, remembered(found), ledger=ledger, mlflow=mlflow, rebuild=rebuild)
     if copied.busy:
         raise UserError("another process is filling this MLflow store; try again when it is done")
-    click.echo(f"{copied.runs} trials copied to {uri or found.mlflow_uri}")
+    click.echo(f"{copied.runs} trials copied to {store}")
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +11,7 @@ import click
 from orchestrator import paths, saved
 from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_option, only_option, set_option
 from orchestrator.cli.looking import published_rows
-from orchestrator.errors import TrialsFailed
+from orchestrator.errors import LongrangeError, TrialsFailed
 from orchestrator.launch import Settings, attach, data_problems, remember, remembered, replan, start
 from orchestrator.paths import RunFolder
 from orchestrator.plan import Plan
@@ -18,6 +19,7 @@ from orchestrator.plan import Plan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+FIGURES = ("frontier", "curves")
 SHOWN = 4  # arms, where their order is told
 EXECUTORS = ("auto", "inline", "ray")
 
@@ -173,6 +175,7 @@ def execute(
         outcome, mirror = start(made, folder, settings, observer=progress, retry_failed=retry_failed, say=say)
     write_report(made.sweep.name, settings["ledger"] or folder.ledger, folder)
     if mirror is not None and outcome.mirror_error is None:
+        write_figures(made.sweep.name, settings["ledger"] or folder.ledger, folder)
         attach(mirror, made.sweep.name, folder)
     if as_json:
         echo_json({"folder": str(folder.root), **outcome.__dict__})
@@ -192,6 +195,17 @@ def write_report(sweep: str, ledger: str | Path, folder: RunFolder) -> None:
 
     found = dashboards.open(ledger).sweep(sweep)
     report.write(found, folder.report, audit_rows=published_rows(found))
+
+
+def write_figures(sweep: str, ledger: str | Path, folder: RunFolder) -> None:
+    """Pictures of the answer for those who look at the sweep in MLflow; what has no data yet is left out."""
+    import dashboards
+
+    found = dashboards.open(ledger).sweep(sweep)
+    folder.figures.mkdir(exist_ok=True)
+    for kind in FIGURES:
+        with suppress(LongrangeError):
+            found.save_figure(kind, folder.figures / f"{kind}.png", width="page")
 
 
 def tell(made: Plan, folder: RunFolder, settings: Settings, outcome: Any) -> None:

@@ -56,6 +56,7 @@ from ray.tune.search import Searcher  # noqa: E402
 JOB_SECONDS = 5.0  # short trials are packed until a job is about this long
 JOB_TRIALS = 100
 REACH_SECONDS = 5.0
+LEAVING = "asked to go"  # says a worker that got SIGTERM, when it has told everything
 STEP_SECONDS = 0.25  # how long a worker gathers events before it reports
 
 Job = list[Attempt]
@@ -240,9 +241,12 @@ class _Listener(_Unsaved, tune.Callback):  # type: ignore[misc]
     def __init__(self, feed: _Feed, events: SimpleQueue[Event | BaseException | None]) -> None:
         self._feed = feed
         self._events = events
+        self._leaving: set[str] = set()  # jobs whose worker was asked to go, and has told everything
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         # Taken out, since Tune keeps results; it allows callbacks to change them.
+        if result.pop(LEAVING):
+            self._leaving.add(trial.trial_id)
         for event in pickle.loads(result.pop("events")):
             if isinstance(event, AttemptFailed):
                 self._follow(self._feed.settle(trial.trial_id, event.trial_id), event)
@@ -252,15 +256,17 @@ class _Listener(_Unsaved, tune.Callback):  # type: ignore[misc]
             self._events.put(event)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        # A worker that is asked to go ends its job early; what it did not begin waits again (or stays, if cancelled).
+        # A cancelled job ends early: what was not begun stays.
         self._feed.put_first(self._feed.over(trial.trial_id))
         _forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """The worker died. A job runs in order: its first open attempt was running, the others had not begun."""
         open_attempts = self._feed.over(trial.trial_id)
-        self._feed.put_first(open_attempts[1:])
-        for attempt in open_attempts[:1]:
+        begun = 0 if trial.trial_id in self._leaving else 1
+        self._leaving.discard(trial.trial_id)
+        self._feed.put_first(open_attempts[begun:])
+        for attempt in open_attempts[:begun]:
             cause, message = Cause.LOST, "the worker process or its node was lost"
             if hang_marker(attempt).exists():
                 cause, message = Cause.HANGING, f"no progress for {attempt.hang_seconds:g} s; the worker was ended"
@@ -286,17 +292,18 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         self._terminated = threading.Event()
+        self._leaving = False
         # Preemption says SIGTERM first; Ray's own handler would exit at once and lose the work since the checkpoint.
         signal.signal(signal.SIGTERM, lambda *_: self._terminated.set())
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        if self._terminated.is_set():
-            os._exit(0)  # asked to go, and still here: it would give back every job that it is given, for ever
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
+        if self._leaving:  # by an error, after which Tune uses this process no more; else it would get further jobs
+            raise RuntimeError(LEAVING)
         self.config: dict[str, Any] = {}  # else every result would carry the job back to the driver
         events: list[Event] = []
         report_at = time.monotonic() + STEP_SECONDS
@@ -306,7 +313,8 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
             if time.monotonic() >= report_at or (self._long and isinstance(event, Started)):
                 over = False
                 break
-        return {"events": pickle.dumps(events), "done": over}
+        self._leaving = over and self._terminated.is_set()
+        return {"events": pickle.dumps(events), LEAVING: self._leaving, "done": over and not self._leaving}
 
     def _begin(self, config: dict[str, Any]) -> None:
         job: Job = pickle.loads(config["job"].content)

@@ -88,3 +88,37 @@ def test_it_needs_neither_click_nor_dashboards_nor_torch() -> None:
     program = f"import sys, orchestrator.api; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_one_trial_is_told_whole(tmp_path: Path) -> None:
+    api.run(sweep("bug"), out=tmp_path / "run", executor="inline", mlflow="off")
+    failure = api.status(tmp_path / "run").failures[0]
+    told = api.trial(tmp_path / "run", failure.trial_id[:10])
+    assert (told["trial_id"], told["state"]) == (failure.trial_id, "failed")
+    (attempt,) = told["attempts"]
+    assert attempt["cause"] == "bug"
+    assert "KeyError" in attempt["traceback"]
+    with pytest.raises(UserError, match="no trials begin with 'x'"):
+        api.trial(tmp_path / "run", "x")
+
+
+def test_a_request_to_stop_is_heard_by_the_driver(tmp_path: Path) -> None:
+    class Stopping(api.Quiet):
+        def event(self, event: Any) -> None:
+            api.cancel(tmp_path / "run")
+
+    workload = {"name": "scripted:Scripted", "epoch_seconds": 0.5}
+    slow = sweep().model_copy(update={"base": {"workload": workload, "insertion": {"res3": [0]}}})
+    outcome = api.run(slow, out=tmp_path / "run", executor="inline", mlflow="off", observer=Stopping())
+    assert outcome.stopped_by == "longrange cancel"
+    assert api.resume(tmp_path / "run").left == 0
+
+
+@pytest.mark.slow
+def test_mlflow_is_filled_from_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    api.run(sweep(), out=out, executor="inline", mlflow="off")
+    assert api.mirror(out).runs == 4
+    assert api.mirror(out).runs == 0
+    assert api.mirror(out, rebuild=True).runs == 4
+    assert api.mirror(out, mlflow=f"sqlite:///{tmp_path}/other.db").runs == 4

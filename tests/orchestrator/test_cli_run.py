@@ -81,6 +81,21 @@ def test_the_end_of_a_run_says_what_was_rejected_and_where_to_look(write_sweep: 
     assert "Warning" not in done.stderr + done.stdout
 
 
+@pytest.mark.slow
+def test_mlflow_shows_plan_report_and_figures_of_the_sweep(write_sweep: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = longrange("run", write_sweep(), "--executor", "inline", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    with sqlite3.connect(out / "mlflow.db") as store:
+        (place,) = store.execute(
+            "select artifact_uri from runs join tags using (run_uuid) "
+            "where key = 'longrange.kind' and tags.value = 'sweep'"
+        ).fetchone()
+    shown = {path.name: path.stat().st_size for path in Path(place.removeprefix("file://")).iterdir()}
+    assert set(shown) == {"plan.json", "report.html", "frontier.png", "curves.png"}
+    assert min(shown.values()) > 1_000
+
+
 def test_failed_trials_are_told_exit_with_1_and_can_be_retried(write_sweep: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     failed = longrange(

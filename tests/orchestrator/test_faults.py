@@ -300,6 +300,6 @@ def test_a_full_disk_fails_the_trial_and_the_next_run_goes_on_from_its_checkpoin
             for ledger in (driver.ledger, other)
         )
         assert "top1_percent" in found
-        assert {name: value for name, value in found.items() if "seconds" not in name} == {
-            name: value for name, value in expected.items() if "seconds" not in name
-        }
+        measured = ("seconds", "peak_memory")
+        for name in expected:
+            assert found[name] == expected[name] or any(word in name for word in measured), name
