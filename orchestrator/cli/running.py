@@ -268,7 +268,8 @@ def show_plan(made: Plan, standing: Mapping[str, Any] | None) -> None:
         f"{len(made.duplicates)} duplicate" + (f"; {_done(standing)}" if standing else "")
     )
     first = list(dict.fromkeys(arm.label for arm, _ in made.ordered()))
-    click.echo(f"order: {', '.join(first[:SHOWN])}{', ...' if len(first) > SHOWN else ''} (the longest first)")
+    how = "the longest first" if any(arm.price.seconds for arm in made.arms) else "as written: times are not known"
+    click.echo(f"order: {', '.join(first[:SHOWN])}{', ...' if len(first) > SHOWN else ''} ({how})")
     hours = [f"{estimate[key]} {key.replace('_', '-')}" for key in ("cpu_hours", "gpu_hours") if estimate[key]]
     click.echo(f"estimate: {', '.join(hours) or 'unknown'} ({'; '.join(estimate['basis'])})")
     if made.search is not None:
