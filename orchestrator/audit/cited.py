@@ -2,9 +2,9 @@
 
 Each function yields the layers of one published definition, with the size of what each layer puts out.
 
-Papers: Sandler et al. 2018 (MobileNetV2), Szegedy et al. 2015 inflated by Carreira and Zisserman 2017 (I3D), Tran et
-al. 2015 and 2018 (C3D, 3-D ResNet-18), Huang et al. 2017 (DenseNet), Gao et al. 2019 (Res2Net), Hu et al. 2018 (GE),
-Lee et al. 2019 (SRM). Code consulted: none.
+Papers: He et al. 2016 (ResNet v1), Sandler et al. 2018 (MobileNetV2), Szegedy et al. 2015 inflated by Carreira and
+Zisserman 2017 (I3D), Tran et al. 2015 and 2018 (C3D, 3-D ResNet-18), Huang et al. 2017 (DenseNet), Gao et al. 2019
+(Res2Net), Hu et al. 2018 (GE), Lee et al. 2019 (SRM). Code consulted: none.
 """
 
 from __future__ import annotations
@@ -60,7 +60,15 @@ class Cited(Frozen):
     """
 
     network: Literal[
-        "mobilenet_v2", "i3d", "c3d", "resnet3d18", "densenet201", "res2net50", "ge_resnet50", "srm_resnet50"
+        "mobilenet_v2",
+        "i3d",
+        "c3d",
+        "resnet3d18",
+        "densenet201",
+        "res2net50",
+        "ge_resnet50",
+        "srm_resnet50",
+        "c2d_resnet50_v1",
     ]
     classes: int = 1000
     width: float = 1.0
@@ -87,6 +95,8 @@ class Cited(Frozen):
                     yield from _bottlenecks(self.classes, "ge")
                 case "srm_resnet50":
                     yield from _bottlenecks(self.classes, "srm")
+                case "c2d_resnet50_v1":
+                    yield from _c2d_resnet50_v1(self.classes)
 
 
 class Total(NamedTuple):
@@ -268,4 +278,22 @@ def _bottlenecks(classes: int, kind: Literal["res2", "ge", "srm"]) -> Rows:
             cin = 4 * width
             if kind != "res2":
                 yield from _normed(cin, cin, out if kind == "ge" else (1, 2), (1, 1), cin)
+    yield Dense(cin, classes)
+
+
+def _c2d_resnet50_v1(classes: int) -> Rows:
+    """ResNet-50 as He et al. 2016 stride it, on the first 1x1 of a unit; 16 frames in the stem, 4 in all stages."""
+    side, cin = 56, 64
+    yield from _normed(3, 64, (1, 7, 7), (16, 112, 112))
+    for stage, units in enumerate((3, 4, 6, 3)):
+        width = 64 * 2**stage
+        side //= 2 if stage else 1
+        for unit in range(units):
+            out = (4, side, side)
+            yield from _normed(cin, width, 1, out)
+            yield from _normed(width, width, (1, 3, 3), out)
+            yield from _normed(width, 4 * width, 1, out)
+            if not unit:
+                yield from _normed(cin, 4 * width, 1, out)
+            cin = 4 * width
     yield Dense(cin, classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, reduce
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -42,6 +42,18 @@ class Layer(Frozen):
     parts: tuple[str, ...] = Field(min_length=1)
 
 
+class Sum(Frozen):
+    """A network that is the sum of others in a declaration, less some: a table with the block of another network.
+
+    Attributes:
+        plus: names of models that are added.
+        less: names of models that are taken away.
+    """
+
+    plus: tuple[str, ...] = Field(min_length=1)
+    less: tuple[str, ...] = ()
+
+
 class Count(NamedTuple):
     """Parameters in millions, executed MACs in billions (None for layers), and GFLOPs under each published rule."""
 
@@ -62,7 +74,7 @@ class Count(NamedTuple):
         return Count(self.params_m + more.params_m, executed, rules)
 
 
-Counted = Declared | Layer | Cited
+Counted = Declared | Layer | Cited | Sum
 
 
 def count(name: str, models: Mapping[str, Counted]) -> Count:
@@ -77,6 +89,9 @@ def count(name: str, models: Mapping[str, Counted]) -> Count:
         return Count(_layer_params(model) / MEGA, None, {})
     if isinstance(model, Cited):
         return _from_table(model)
+    if isinstance(model, Sum):
+        added = reduce(Count.plus, (count(other, models) for other in model.plus))
+        return reduce(Count.minus, (count(other, models) for other in model.less), added)
     base = total = _profiled(model.spec)
     for other in model.add:
         total = total.plus(count(other, models).minus(base))

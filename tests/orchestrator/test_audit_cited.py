@@ -3,6 +3,12 @@
 import pytest
 
 from orchestrator.audit.cited import Cited, Conv, count_rows
+from orchestrator.audit.models import Counted, Sum, count
+from workloads.counting import profile
+from workloads.spec import ModelSpec
+
+# Input channels, width and side of the map in front of the units that stride.
+STRIDING = ((256, 128, 56), (512, 256, 28), (1024, 512, 14))
 
 # Parameters as torchvision documents them (Kinetics weights: 400 classes), and of the common ports of I3D and C3D.
 PARAMETERS = {
@@ -59,3 +65,36 @@ def test_every_layer_takes_what_the_one_before_gives_in_res2net() -> None:
     wide = [row for row in Cited(network="res2net50").rows() if isinstance(row, Conv) and row.kernel == (3, 3)]
     assert len(wide) == 7 * 16
     assert {row.cin for row in wide} == {14, 28, 56, 112}
+
+
+def test_striding_on_the_first_1x1_saves_what_those_convolutions_see_less() -> None:
+    v1 = Cited(network="c2d_resnet50_v1")
+    later = profile(
+        ModelSpec.model_validate(
+            {
+                "backbone": {
+                    "name": "c2d_resnet50",
+                    "frames": 32,
+                    "classes": 1000,
+                    "temporal_strides": [2, 4, 1],
+                },
+                "block": {"name": "none"},
+            }
+        )
+    )
+    found = count_rows(v1)
+    saved = sum(4 * cin * width * (side**2 - (side // 2) ** 2) for cin, width, side in STRIDING)
+    assert found.params == later.params
+    assert later.executed_macs - found.macs == saved
+
+
+def test_sums_add_and_take_away() -> None:
+    models: dict[str, Counted] = {
+        "plain": Cited(network="mobilenet_v2"),
+        "bare": Cited(network="mobilenet_v2", norms=False),
+        "norms": Sum(plus=("plain",), less=("bare",)),
+        "twice": Sum(plus=("plain", "norms")),
+    }
+    assert count("norms", models).params_m == pytest.approx(0.034112)
+    assert count("twice", models).params_m == pytest.approx(3.504872 + 0.034112)
+    assert count("norms", models).executed == 0
