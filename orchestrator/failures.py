@@ -24,6 +24,9 @@ class Cause(StrEnum):
     BUG = "bug"
 
 
+STOPPED_EARLY = "stopped early"  # what people read for the state of a trial with that cause: nobody cancelled it
+
+
 @dataclass(frozen=True)
 class Decision:
     """What follows a failed attempt.

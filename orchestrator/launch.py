@@ -13,7 +13,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from urllib.parse import urlsplit, urlunsplit
 
 from orchestrator import paths
 from orchestrator.errors import UserError
@@ -63,18 +65,67 @@ DEFAULTS = Settings(
 )
 
 
+# Settings whose URL may hold a password, and where its whole text is found when a run goes on.
+WITH_PASSWORD = {"ledger": "LONGRANGE_LEDGER", "mlflow": "LONGRANGE_MLFLOW"}
+
+
 def remember(folder: RunFolder, settings: Settings) -> None:
-    """Write `run.json`; of a notification's address only what is no secret."""
+    """Write `run.json`: no passwords of URLs, and of a notification's address only what is no secret."""
     from orchestrator.notify import shown
 
+    given = {key: url for key in WITH_PASSWORD if isinstance(url := settings.get(key), str)}
+    kept = {key: without_password(url) for key, url in given.items()}
     target = settings["notify"]
-    folder.write_settings({**settings, "notify": None if target is None else shown(target)})
+    folder.write_settings(
+        {
+            **settings,
+            **kept,
+            "without_password": sorted(key for key in kept if kept[key] != given[key]),
+            "notify": None if target is None else shown(target),
+        }
+    )
 
 
 def remembered(folder: RunFolder) -> Settings:
-    """What `remember` wrote; settings that an older version did not know have their defaults."""
+    """What `remember` wrote; settings that an older version did not know have their defaults.
+
+    Raises:
+        UserError: a password is needed that was not kept, and the environment has none.
+    """
     known = folder.settings()
+    known |= {key: _with_password(key, known[key]) for key in known.get("without_password", ())}
     return cast(Settings, {key: known.get(key, value) for key, value in DEFAULTS.items()})
+
+
+def without_password(url: str) -> str:
+    """A URL without password and other secrets, and for the web without login; anything else as it is."""
+    from orchestrator.provenance import SECRET_NAME
+
+    parts = urlsplit(url)
+    if not parts.netloc:
+        return url
+    login, _, host = parts.netloc.rpartition("@")
+    user = "" if parts.scheme.startswith("http") else login.partition(":")[0]
+    query = [item for item in parts.query.split("&") if not SECRET_NAME.search(item.partition("=")[0])]
+    return urlunsplit(parts._replace(netloc=f"{user}@{host}" if user else host, query="&".join(query)))
+
+
+def _with_password(key: str, kept: str) -> str:
+    """The URL that was kept without its password, as the environment gives it.
+
+    Without it MLflow and PostgreSQL have variables of their own; that of PostgreSQL is asked for here, since nothing
+    goes on without a ledger.
+    """
+    given = os.environ.get(WITH_PASSWORD[key], "")
+    if without_password(given) == kept:
+        return given
+    own = "PGPASSWORD" in os.environ or "PGPASSFILE" in os.environ or (Path.home() / ".pgpass").exists()
+    if key == "ledger" and not own:
+        raise UserError(
+            f"the password of the ledger {kept} is not kept in run folders: set {WITH_PASSWORD[key]} to the whole URL, "
+            "or PGPASSWORD, and try again"
+        )
+    return kept
 
 
 def replan(folder: RunFolder, settings: Settings) -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator import axes
 from orchestrator.errors import UserError
+from orchestrator.failures import STOPPED_EARLY, Cause
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.owners import is_dead
 from orchestrator.records.schema import ENDED, State
@@ -61,7 +62,7 @@ class Overview:
     @property
     def ended(self) -> int:
         """How many have ended, in whatever way."""
-        return sum(self.states.get(state.value, 0) for state in ENDED)
+        return sum(self.states.get(state, 0) for state in (*ENDED, STOPPED_EARLY))
 
     @property
     def failed(self) -> int:
@@ -93,13 +94,13 @@ def overview(ledger: Ledger, sweep: str, now: float) -> Overview:
     alive = frozenset(owner for owner in ledger.drivers(now) & owners if not is_dead(owner))
     arms: dict[str, Counter[str]] = defaultdict(Counter)
     for trial in trials:
-        arms[trial.label][trial.state.value] += 1
+        arms[trial.label][_state(trial)] += 1
     rules = tuple(ResourceRule.model_validate(rule) for rule in known.definition.get("resources", ()))
     specs = ledger.specs_of(sweep) if any(rule.when for rule in rules) else {}
     pace = _pace(trials, attempts, alive, now)
     return Overview(
         sweep=sweep,
-        states=dict(Counter(trial.state.value for trial in trials)),
+        states=dict(Counter(map(_state, trials))),
         arms={label: dict(states) for label, states in arms.items()},
         failures=tuple(_failures(trials)),
         drivers=len(alive),
@@ -107,6 +108,12 @@ def overview(ledger: Ledger, sweep: str, now: float) -> Overview:
         seconds_left=pace[1],
         device_seconds=_device_seconds(attempts, rules, specs, alive, now),
     )
+
+
+def _state(trial: TrialInfo) -> str:
+    """Where a trial stands, in words: one that a search stopped was not cancelled by anybody."""
+    stopped = trial.state is State.CANCELLED and trial.cause == Cause.STOPPED_EARLY
+    return STOPPED_EARLY if stopped else trial.state.value
 
 
 def _failures(trials: Sequence[TrialInfo]) -> list[Failure]:

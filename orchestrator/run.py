@@ -20,7 +20,7 @@ from typing import Protocol
 from orchestrator.errors import LedgerError, LedgerUnavailable, LongrangeError, UserError
 from orchestrator.events import Ended, Event
 from orchestrator.execution.base import Attempt, Executor, Resources, nothing_further
-from orchestrator.failures import Cause
+from orchestrator.failures import STOPPED_EARLY, Cause
 from orchestrator.fingerprint import code_fingerprint
 from orchestrator.meter import Meter
 from orchestrator.plan import Arm, Plan
@@ -34,7 +34,6 @@ from orchestrator.search_run import Replan, SearchRun, stopped_early
 from orchestrator.trial import Trial
 
 LEASE_SECONDS = 60.0
-STOPPED_EARLY = "stopped early"
 FLUSH_SECONDS = 0.5
 MIRROR_SECONDS = 5.0
 LAST_SECONDS = 120.0  # how long the end of a run waits for a ledger that does not answer

@@ -10,7 +10,19 @@ import warnings
 
 import click
 
-from orchestrator.cli import data, ensembling, looking, measuring, moving, names, per_class, pictures, running, watching
+from orchestrator.cli import (
+    data,
+    ensembling,
+    looking,
+    measuring,
+    moving,
+    names,
+    per_class,
+    pictures,
+    running,
+    submitting,
+    watching,
+)
 from orchestrator.errors import LongrangeError
 
 INTERRUPTED = 130
@@ -35,7 +47,7 @@ def cli() -> None:
     """
 
 
-_VERBS = (running, watching, looking, pictures, moving, measuring, ensembling, per_class, data, names)
+_VERBS = (running, submitting, watching, looking, pictures, moving, measuring, ensembling, per_class, data, names)
 for _verb in (verb for module in _VERBS for verb in module.VERBS):
     cli.add_command(_verb)
 

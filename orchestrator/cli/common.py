@@ -17,7 +17,13 @@ set_option = click.option(
 only_option = click.option(
     "--only", multiple=True, metavar="PATH=VALUE", help="Keep arms with this value, e.g. --only block.kernel=[3,7,7]."
 )
-ledger_option = click.option("--ledger", metavar="PATH|URL", help="The ledger, if it is not in the run folder.")
+ledger_option = click.option(
+    "--ledger",
+    metavar="PATH|URL",
+    envvar="LONGRANGE_LEDGER",
+    show_envvar=True,
+    help="The ledger, if it is not in the run folder.",
+)
 
 
 def echo_json(value: Any) -> None:

@@ -16,12 +16,11 @@ from rich.text import Text
 
 from orchestrator.cli.common import span
 from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
-from orchestrator.failures import Cause
+from orchestrator.failures import STOPPED_EARLY, Cause
 from orchestrator.plan import Arm, Plan
 from workloads.progress import EpochDone
 
 METRIC = "top1_percent"
-STOPPED_EARLY = "stopped early"
 PLAIN_SECONDS = 15.0  # between lines where there is no terminal
 
 

@@ -12,7 +12,16 @@ from orchestrator import paths, saved
 from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_option, only_option, set_option
 from orchestrator.cli.looking import published_rows
 from orchestrator.errors import LongrangeError, TrialsFailed
-from orchestrator.launch import Settings, attach, data_problems, remember, remembered, replan, start
+from orchestrator.launch import (
+    Settings,
+    attach,
+    data_problems,
+    remember,
+    remembered,
+    replan,
+    start,
+    without_password,
+)
 from orchestrator.paths import RunFolder
 from orchestrator.plan import Plan
 
@@ -91,10 +100,23 @@ def plan(
     show_default=True,
     help="`inline`: this process; `ray`: Ray Tune; `auto`: Ray if there is more than one core.",
 )
-@click.option("--ray", "address", metavar="ADDRESS", help="Join a Ray cluster: `auto`, HOST:PORT or ray://HOST:PORT.")
+@click.option(
+    "--ray",
+    "address",
+    metavar="ADDRESS",
+    envvar="LONGRANGE_RAY",
+    show_envvar=True,
+    help="Join the cluster this machine is a node of: `auto` or HOST:PORT. From elsewhere: `longrange submit`.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Trials at once on a local Ray  [default: CPU cores]")
 @ledger_option
-@click.option("--mlflow", metavar="URI", help="MLflow tracking URI  [default: mlflow.db in the run folder; `off`]")
+@click.option(
+    "--mlflow",
+    metavar="URI",
+    envvar="LONGRANGE_MLFLOW",
+    show_envvar=True,
+    help="MLflow tracking URI; `off` is none  [default: mlflow.db in the run folder]",
+)
 @click.option("--retry-failed", is_flag=True, help="Run failed and infeasible trials again.")
 @click.option(
     "--changed",
@@ -125,7 +147,7 @@ def run(sweep: str, overrides: tuple[str, ...], only: tuple[str, ...], out: Path
     made = wanted.plan(ledger=ledger or folder.ledger)
     keep = options["keep_checkpoints"]
     if keep is None:  # what was kept on purpose stays when the sweep is extended
-        keep = (folder.root / "run.json").is_file() and remembered(folder)["keep_checkpoints"]
+        keep = (folder.root / "run.json").is_file() and bool(folder.settings().get("keep_checkpoints"))
     same = ("executor", "address", "workers", "ledger", "mlflow", "changed", "notify")
     given = {key: options[key] for key in same}
     settings = cast(Settings, {"sweep": made.sweep.name, "only": list(wanted.only), "keep_checkpoints": keep, **given})
@@ -231,10 +253,11 @@ def tell(made: Plan, folder: RunFolder, settings: Settings, outcome: Any) -> Non
     if made.search is not None and folder.best.is_file():
         click.echo(f"  compare    longrange run {_shown(folder.best)}  (the best, by seeds that did not select them)")
     click.echo(f"  report     {_shown(folder.report)}")
-    click.echo(f"  ledger     {ledger if settings['ledger'] else _shown(folder.ledger)}")
+    click.echo(f"  ledger     {without_password(str(ledger)) if settings['ledger'] else _shown(folder.ledger)}")
     click.echo(f"  dashboard  longrange ui {_shown(folder.root)}")
     if settings["mlflow"] != "off":
-        click.echo(f"  MLflow     mlflow ui --backend-store-uri {settings['mlflow'] or folder.mlflow_uri}")
+        uri = without_password(settings["mlflow"] or folder.mlflow_uri)
+        click.echo(f"  MLflow     {uri if uri.startswith('http') else f'mlflow ui --backend-store-uri {uri}'}")
 
 
 def show_plan(made: Plan, standing: Mapping[str, Any] | None) -> None:

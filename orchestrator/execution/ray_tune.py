@@ -27,7 +27,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self
 
-from orchestrator.errors import LongrangeError
+from orchestrator.errors import LongrangeError, UserError
 from orchestrator.events import AttemptFailed, Ended, Event, Started
 from orchestrator.execution.base import Attempt, Further, Resources, StopFile, follow_up, nothing_further
 from orchestrator.execution.group import supervise
@@ -338,11 +338,27 @@ def _run_job(job: Job, terminated: threading.Event) -> Iterator[Event]:
         cancelled = StopFile(attempt.stop_file)
         if cancelled() or terminated.is_set():
             return
+        if (wrong := misplaced(attempt.resources)) is not None:
+            yield AttemptFailed(attempt.trial_id, attempt.number, time.time(), Cause.BUG, wrong)
+            continue
         for event in _attempt_events(attempt, lambda: cancelled() or terminated.is_set()):  # noqa: B023
             if isinstance(event, AttemptFailed) and event.cause is Cause.STOPPED and not cancelled():
                 # This machine goes away, the trial does not: it resumes elsewhere from what it has just written.
                 event = replace(event, cause=Cause.LOST, message="the worker was asked to go (SIGTERM)")
             yield event
+
+
+def misplaced(needs: Resources) -> str | None:
+    """What is wrong with the resources that Ray gave this process; None if they are those of the plan.
+
+    A reused actor must not run a trial that was planned for another kind of place. Members of a crew are placed one by
+    one, their watcher holds nothing.
+    """
+    held = ray.get_runtime_context().get_assigned_resources()
+    planned = {"CPU": needs.cpus, "GPU": needs.gpus} if needs.workers == 1 else {}
+    if all(abs(held.get(kind, 0.0) - planned.get(kind, 0.0)) < 1e-3 for kind in ("CPU", "GPU")):
+        return None
+    return f"this worker was given {held}, the plan says {planned}"
 
 
 def _attempt_events(attempt: Attempt, stop: Callable[[], bool]) -> Iterator[Event]:
@@ -383,9 +399,15 @@ def _answers(address: str) -> None:
     """Fail at once where nothing listens; Ray itself would try for minutes.
 
     Raises:
+        UserError: the address of another of Ray's protocols.
         ConnectionError: no connection within `REACH_SECONDS`.
     """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if "://" in address:
+        raise UserError(
+            f"--ray {address}: the driver must run on a node of the cluster (`--ray auto` there); from elsewhere, send "
+            "the sweep as a job: longrange submit SWEEP --ray http://HOST:8265"
+        )
+    host, colon, port = address.rpartition(":")
     if not (colon and port.isdigit()):
         return  # `auto`: Ray looks for a node on this machine
     try:

@@ -16,7 +16,7 @@ from orchestrator.records.values import PlannedArm, PlannedSweep, PlannedTrial
 from workloads.progress import Finished
 
 BASE = {"workload": {"name": "digits"}, "backbone": {"name": "resnet_tiny"}, "recipe": {"epochs": 1, "batch": 32}}
-TWO_CPUS = {"when": {"block.name": "nl"}, "cpus": 2.0, "gpus": 0.5, "workers": 3}
+TWO_CPUS = {"when": {"block.name": "nl"}, "cpus": 2.0, "gpus": 1.0, "workers": 3}
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_failures_have_their_cause_and_every_attempt_costs(ledger: Ledger) -> No
     (failure,) = seen.failures
     assert (failure.trial_id, failure.arm, failure.seed, failure.cause) == (key, "arm b", 1, "bug")
     assert failure.message == "KeyError"
-    assert seen.device_seconds == {"cuda": pytest.approx(30 * 0.5 * 3), "cpu": pytest.approx(9.0)}
+    assert seen.device_seconds == {"cuda": pytest.approx(30 * 1.0 * 3), "cpu": pytest.approx(9.0)}
     assert seen.to_json()["failures"][0]["cause"] == "bug"
 
 

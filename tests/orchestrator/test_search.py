@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from orchestrator.errors import SweepError
 from orchestrator.events import Ended, Event
 from orchestrator.execution.inline import InlineExecutor
 from orchestrator.launch import write_best
+from orchestrator.overview import overview
 from orchestrator.paths import RunFolder
 from orchestrator.plan import Plan
 from orchestrator.planner import plan_sweep, search_planner
@@ -183,6 +185,9 @@ def test_a_search_runs_and_says_of_whom_it_stopped_why(tmp_path: Path, ledger: L
     assert sum(outcome.ran.values()) == 2 + 8, "the control, the base, and what was drawn"
     assert outcome.ran.keys() == {"finished", "stopped early"}
     assert outcome.left == 0
+    seen = overview(ledger, "searched", time.time())
+    assert seen.states == outcome.ran, "status says the same"
+    assert seen.ended == seen.trials
     trials = {one.trial_id: one for one in ledger.trials_of("searched")}
     for one in trials.values():
         row = ledger.trial(one.trial_id)

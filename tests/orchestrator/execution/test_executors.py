@@ -162,3 +162,21 @@ def test_a_trial_survives_its_worker(attempts: Attempts, ray_executor: Executor,
         assert epochs(group) == [0, 1, 2], "told again where the dead worker could not tell it"
     lost = [e for group in events.values() for e in group if isinstance(e, AttemptFailed)]
     assert [(e.cause, e.retried) for e in lost] == [(cause, True)]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("_support_on_path")
+def test_arms_get_resources_of_their_own_and_workers_check_them(attempts: Attempts, ray_executor: Executor) -> None:
+    import ray
+
+    from orchestrator.execution.base import Resources
+    from orchestrator.execution.ray_tune import misplaced
+
+    kinds = [Resources(cpus=0.5), Resources(cpus=2.0), Resources(cpus=0.25)]
+    todo = [dataclasses.replace(one, resources=kind) for one, kind in zip(attempts(), kinds * 2, strict=False)]
+    ended = [event for event in ray_executor.run(todo) if isinstance(event, Ended)]
+    assert [event.state for event in ended] == ["finished"] * len(todo), "each worker found what the plan says"
+    half = ray.remote(num_cpus=0.5)(misplaced)
+    assert ray.get(half.remote(Resources(cpus=0.5))) is None
+    assert "the plan says {'CPU': 1.0" in ray.get(half.remote(Resources(cpus=1.0)))

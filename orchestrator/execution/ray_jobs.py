@@ -1,0 +1,78 @@
+"""A sweep as a job on a Ray cluster: the working directory without its data, and `longrange run` on the head."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ray.exceptions import RayError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from orchestrator.errors import LongrangeError, UserError
+
+# What a job does not need from the working directory, besides what .gitignore names: data, results, environments.
+EXCLUDED = (
+    *("runs/", "data/", "datasets/", "checkpoints/", "mlruns/", ".git/", ".venv/", "venv/", "**/__pycache__/"),
+    *("*.mp4", "*.avi", "*.mkv", "*.mov", "*.webm", "*.jpg", "*.jpeg", "*.png", "*.tfrecord", "*.hdf5", "*.h5"),
+    *("*.npy", "*.npz", "*.pt", "*.pth", "*.ckpt", "*.safetensors", "*.db", "*.sqlite", "*.tar", "*.gz", "*.zip"),
+)
+POLL_SECONDS = 1.0
+START_SECONDS = 60.0
+
+
+class Jobs:
+    """The jobs of a cluster.
+
+    Args:
+        address: of Ray's dashboard, e.g. `http://head:8265`.
+
+    Raises:
+        UserError: no such address.
+        LongrangeError: nothing answers there, or it asks for a token that the environment has not.
+    """
+
+    def __init__(self, address: str) -> None:
+        if not address.startswith(("http://", "https://")):
+            raise UserError(f"jobs go to Ray's dashboard, e.g. --ray http://HOST:8265, given {address!r}")
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        try:
+            self._client = JobSubmissionClient(address)
+        except (ConnectionError, RuntimeError, RayError) as error:
+            raise LongrangeError(f"cannot reach Ray's dashboard at {address}: {error}") from error
+
+    def submit(self, words: Sequence[str], folder: Path, excludes: Sequence[str] = ()) -> str:
+        """Send `folder` and run a command in it; returns the job's id.
+
+        Raises:
+            LongrangeError: the folder is too large, or the cluster refuses the job.
+        """
+        runtime = {"working_dir": str(folder), "excludes": [*EXCLUDED, *excludes]}
+        patience = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return str(self._client.submit_job(entrypoint=shlex.join(words), runtime_env=runtime))
+            except (RuntimeError, ValueError) as error:
+                # A head that has just started, or is busy, says so.
+                if "try again later" not in str(error) or time.monotonic() > patience:
+                    raise LongrangeError(f"the cluster did not take the job: {error}") from error
+            time.sleep(POLL_SECONDS)
+
+    def follow(self, job: str) -> Iterator[str]:
+        """What the job prints, as it comes, until it has ended."""
+        told = 0
+        over = False
+        while not over:
+            over = self._client.get_job_status(job).is_terminal()
+            printed = self._client.get_job_logs(job)
+            if len(printed) > told:
+                yield printed[told:]
+                told = len(printed)
+            if not over:
+                time.sleep(POLL_SECONDS)
+
+    def succeeded(self, job: str) -> bool:
+        """Whether an ended job ended well."""
+        return bool(self._client.get_job_status(job) == JobStatus.SUCCEEDED)
