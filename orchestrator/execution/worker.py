@@ -167,7 +167,7 @@ class History:
         if isinstance(progress, EpochDone):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(progress)) + "\n")
+                file.write(f"\n{json.dumps(asdict(progress))}\n")  # a line of its own, also after half a one
 
 
 def _read(path: Path) -> dict[int, EpochDone]:
