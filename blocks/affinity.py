@@ -4,7 +4,7 @@ Every function answers ``y_i = sum_j f(q_i, k_j) v_j`` for all queries i. What `
 `pairwise`; how the sum is evaluated is the implementation and lives in `attend`:
 
     form           f(q_i, k_j)                         `auto` evaluates by
-    softmax        exp(s q_i.k_j) / sum_j' exp(...)    the fused kernel (*); chunks of queries where it has none (*)
+    softmax        exp(s q_i.k_j) / sum_j' exp(...)    chunks of queries on a CPU, the fused kernel elsewhere (*)
     dot_product    s q_i.k_j                           re-association q (k^T v): linear in N
     relu           max(s q_i.k_j, 0)                   chunks of queries, recomputed in the backward pass (*)
     cosine         max(cos(q_i, k_j), 0)               the same, on unit vectors (*)
@@ -37,6 +37,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from blocks.chunked import chunked_attention
 from blocks.configs import Implementation
 from blocks.prefix_sums import concatenation_attention
+from blocks.products import fast_products
 from blocks.symmetric import symmetric_attention
 
 # Tests compare every evaluation on small maps, where the plain one would be chosen: they turn this off.
@@ -159,8 +160,8 @@ def unit(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
 def _small(form: Form, q: Queries, k: Keys, v: Values) -> bool:
     """Whether the plain form beats the fast evaluation, forward and backward; bounds measured on one CPU core.
 
-    Against recomputation the map costs memory traffic and saves a product of the width of the queries; against the
-    fused kernel it saves start-up costs, on which wide products spend less; the sort pays once per map.
+    Against recomputation the map costs memory traffic and saves a product of the width of the queries, on which the
+    faster library spends less; against the fused kernel it saves start-up costs; the sort pays once per map.
     """
     pairs, width = q.shape[2] * k.shape[2], q.shape[3]
     elements = q.shape[0] * q.shape[1] * pairs
@@ -168,8 +169,10 @@ def _small(form: Form, q: Queries, k: Keys, v: Values) -> bool:
         return False
     if form == "concatenation":
         return statically_known_true(pairs <= 1 << 16)
-    if form == "softmax" and not _unfused(q, v):
+    if form == "softmax" and not _chunked_softmax(q, v):
         return q.device.type == "cpu" and statically_known_true(elements <= max(16, width) << 14)
+    if fast_products(q) and form == "softmax":
+        return statically_known_true(elements <= 1 << (16 if width >= 128 else 19))
     return statically_known_true(elements <= max(128, width) << 14)
 
 
@@ -181,17 +184,21 @@ def _symmetric(form: Form, x: Queries, v: Values) -> bool:
     if x.dtype != dtype or v.dtype != dtype or dtype not in (torch.float32, torch.float64):
         return False
     # Measured on one CPU core: a few slabs have to pay for the rescaling, and wide products for the exponentials.
-    few = statically_known_true(x.shape[2] < 768) or (form == "softmax" and x.shape[3] < 128)
+    few = statically_known_true(x.shape[2] < 1024) or (form == "softmax" and x.shape[3] < 256)
     return not (_KEEP_SMALL_MAPS and few)
 
 
-def _unfused(q: Queries, v: Values) -> bool:
-    """The fused CPU kernel wants one width; where it has to decline, PyTorch would silently form the N x N map."""
-    return q.device.type == "cpu" and q.shape[-1] != v.shape[-1]
+def _chunked_softmax(q: Queries, v: Values) -> bool:
+    """Whether chunks do better than the fused CPU kernel.
+
+    It multiplies with the slower library, and wants one width; where it has to decline, PyTorch would silently form the
+    N x N map.
+    """
+    return q.device.type == "cpu" and (fast_products(q) or q.shape[-1] != v.shape[-1])
 
 
 def _softmax(q: Queries, k: Keys, v: Values, scale: float) -> Output:
-    if _unfused(q, v):
+    if _chunked_softmax(q, v):
         return chunked_attention("softmax", q, k, v, scale, 1)
     # The kernels stream rows; channels-first maps arrive transposed and would be read with stride N.
     return F.scaled_dot_product_attention(q.contiguous(), k.contiguous(), v.contiguous(), scale=scale)

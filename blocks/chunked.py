@@ -9,13 +9,15 @@ Code consulted: none.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from itertools import product
 from math import prod
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from blocks.products import accumulate, product
 
 # Elements of the map held at once: 4 MB in float32, near the caches and enough to keep matrix products efficient.
 _MAP_ELEMENTS = 1 << 20
@@ -50,9 +52,10 @@ def chunked_attention(
 def _forward(q: Tensor, k: Tensor, v: Tensor, softmax: bool, scale: float, divisor: int) -> Tensor:
     y = v.new_empty(*q.shape[:2], v.shape[-1])
     with torch.autocast(q.device.type, enabled=False):
-        for maps, rows, logits, weights in _chunks(q, k):
-            _weigh(q[maps, rows], k[maps], softmax, scale, logits, weights)
-            _product(y[maps, rows], weights, v[maps], 1 / divisor)
+        q = _scaled(q, scale)
+        for maps, rows, room, other in _chunks(q, k):
+            weights = _weigh(q[maps, rows], k[maps], softmax, room, other)
+            y[maps, rows] = product(weights, v[maps], alpha=1 / divisor)
     return y
 
 
@@ -73,14 +76,15 @@ def _backward(
     wide = torch.promote_types(q.dtype, torch.float32)  # sums over chunks lose nothing in half precision
     dq, dk, dv = q.new_empty(q.shape), k.new_zeros(k.shape, dtype=wide), v.new_zeros(v.shape, dtype=wide)
     with torch.autocast(q.device.type, enabled=False):
-        for maps, rows, logits, weights in _chunks(q, k):
-            _weigh(q[maps, rows], k[maps], softmax, scale, logits, weights)
-            _accumulate(dv[maps], weights.mT, dy[maps, rows])
-            dlogits = _product(logits, dy[maps, rows], v[maps].mT)
+        q = _scaled(q, scale)
+        for maps, rows, room, other in _chunks(q, k):
+            weights = _weigh(q[maps, rows], k[maps], softmax, room, other)
+            accumulate(dv[maps], weights.mT, dy[maps, rows])
+            dlogits = product(dy[maps, rows], v[maps].mT, room)
             _activate_backward(dlogits, weights, softmax)
-            _product(dq[maps, rows], dlogits, k[maps], scale / divisor)
-            _accumulate(dk[maps], dlogits.mT, q[maps, rows])
-    return dq, dk.mul_(scale / divisor).to(k.dtype), dv.div_(divisor).to(v.dtype)
+            dq[maps, rows] = product(dlogits, k[maps], alpha=scale / divisor)
+            accumulate(dk[maps], dlogits.mT, q[maps, rows])
+    return dq, dk.div_(divisor).to(k.dtype), dv.div_(divisor).to(v.dtype)
 
 
 @_backward.register_fake
@@ -112,18 +116,17 @@ def _chunks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor
     rows = min(n, max(1, _MAP_ELEMENTS // max(1, m)))
     maps = min(g, max(1, _MAP_ELEMENTS // max(1, rows * m)))
     buffers = q.new_empty(2, maps * rows * m)
-    for first, start in product(range(0, g, maps), range(0, n, rows)):
+    for first, start in itertools.product(range(0, g, maps), range(0, n, rows)):
         shape = (min(maps, g - first), min(rows, n - start), m)
-        logits, weights = (buffer[: prod(shape)].view(shape) for buffer in buffers)
-        yield slice(first, first + maps), slice(start, start + rows), logits, weights
+        room, other = (buffer[: prod(shape)].view(shape) for buffer in buffers)
+        yield slice(first, first + maps), slice(start, start + rows), room, other
 
 
-def _weigh(q: Tensor, k: Tensor, softmax: bool, scale: float, logits: Tensor, weights: Tensor) -> None:
-    """Fill `weights`; `logits` is room to work in."""
+def _weigh(q: Tensor, k: Tensor, softmax: bool, room: Tensor, other: Tensor) -> Tensor:
+    """The weights of scaled queries, in `other`, which leaves `room` free, or in memory of their own."""
     if softmax:
-        torch.softmax(_product(logits, q, k.mT, scale), dim=-1, out=weights)
-    else:
-        _product(weights, q, k.mT, scale).relu_()
+        return torch.softmax(product(q, k.mT, room), dim=-1, out=other)
+    return product(q, k.mT, other).relu_()
 
 
 def _activate_backward(dweights: Tensor, weights: Tensor, softmax: bool) -> None:
@@ -135,12 +138,5 @@ def _activate_backward(dweights: Tensor, weights: Tensor, softmax: bool) -> None
         torch.ops.aten.threshold_backward.grad_input(dweights, weights, 0, grad_input=dweights)
 
 
-def _product(out: Tensor, a: Tensor, b: Tensor, alpha: float = 1.0) -> Tensor:
-    return torch.baddbmm(out, a, b, beta=0, alpha=alpha, out=out)
-
-
-def _accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:
-    if total.dtype == a.dtype:
-        total.baddbmm_(a, b)
-    else:
-        total += torch.bmm(a, b)
+def _scaled(q: Tensor, scale: float) -> Tensor:
+    return q if scale == 1.0 else q * scale

@@ -22,6 +22,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from blocks.products import accumulate, product
+
 # Rows of a slab: enough for efficient matrix products, few enough for the half of its diagonal block that is formed
 # twice not to matter, and never more than 8 MB in float32.
 _MOST_ROWS = 192
@@ -56,6 +58,7 @@ def symmetric_attention(
 )
 def _forward(x: Tensor, v: Tensor, softmax: bool, scale: float, divisor: int) -> tuple[Tensor, Tensor]:
     """The responses, and the logarithm of every query's sum of exponentials `[g, n]` (zeros for ReLU)."""
+    x, v = x.contiguous(), v.contiguous()
     y, logsumexp = v.new_zeros(v.shape), x.new_zeros(x.shape[:2])
     respond = _softmax_responses if softmax else _relu_responses
     with torch.autocast(x.device.type, enabled=False):
@@ -78,6 +81,7 @@ def _(x: Tensor, v: Tensor, softmax: bool, scale: float, divisor: int) -> tuple[
 def _backward(
     dy: Tensor, x: Tensor, v: Tensor, y: Tensor, logsumexp: Tensor, softmax: bool, scale: float, divisor: int
 ) -> tuple[Tensor, Tensor]:
+    x, v, dy = x.contiguous(), v.contiguous(), dy.contiguous()
     dx, dv = x.new_zeros(x.shape), v.new_zeros(v.shape)
     with torch.autocast(x.device.type, enabled=False):
         for x_nd, v_ne, y_ne, dy_ne, lse_n, dx_nd, dv_ne in zip(x, v, y, dy, logsumexp, dx, dv, strict=True):
@@ -131,10 +135,10 @@ def _softmax_responses(q: Tensor, x: Tensor, v: Tensor, y: Tensor, logsumexp: Te
         largest[queries] = new
         torch.sub(logits, new.unsqueeze(along), out=weights).exp_()
         total[queries] = total[queries] * kept + weights.sum(along)
-        y[queries].mul_(kept.unsqueeze(1)).addmm_(weights.mT if by_column else weights, v[keys])
+        _accumulate(y[queries].mul_(kept.unsqueeze(1)), weights.mT if by_column else weights, v[keys])
 
     for rows, columns, later, (logits, weights) in _slabs(x, 2):
-        torch.mm(q[rows], x[columns].mT, out=logits)
+        logits = _product(q[rows], x[columns].mT, logits)
         add(rows, columns, logits, weights, by_column=False)
         if later.start < later.stop:
             missing = logits[:, rows.stop - rows.start :]
@@ -146,9 +150,9 @@ def _softmax_responses(q: Tensor, x: Tensor, v: Tensor, y: Tensor, logsumexp: Te
 def _relu_responses(q: Tensor, x: Tensor, v: Tensor, y: Tensor, logsumexp: Tensor) -> None:
     """Fill `y` `[n, e]` of one map; `q` is the scaled `x`."""
     for rows, columns, later, (weights,) in _slabs(x, 1):
-        torch.mm(q[rows], x[columns].mT, out=weights).relu_()
-        y[rows].addmm_(weights, v[columns])
-        y[later].addmm_(weights[:, rows.stop - rows.start :].mT, v[rows])
+        weights = _product(q[rows], x[columns].mT, weights).relu_()
+        _accumulate(y[rows], weights, v[columns])
+        _accumulate(y[later], weights[:, rows.stop - rows.start :].mT, v[rows])
 
 
 class _SoftmaxWeights:
@@ -178,21 +182,29 @@ def _gradients_of_one(
 ) -> None:
     """Add the gradients of one map to `dx` `[n, d]`, as of unscaled products, and `dv` `[n, e]`; `q` is scaled `x`."""
     for rows, columns, later, (logits, weights, dlogits) in _slabs(x, 3):
-        torch.mm(q[rows], x[columns].mT, out=logits)
+        logits = _product(q[rows], x[columns].mT, logits)
         form.weigh(logits, rows, 1, out=weights)
-        dv[columns].addmm_(weights.mT, dy[rows])
-        torch.mm(dy[rows], v[columns].mT, out=dlogits)
+        _accumulate(dv[columns], weights.mT, dy[rows])
+        dlogits = _product(dy[rows], v[columns].mT, dlogits)
         form.back(dlogits, weights, rows, 1)
         if later.start < later.stop:
             count = rows.stop - rows.start
             mirrored = form.weigh(logits[:, count:], later, 0, out=logits[:, count:])
-            dv[rows].addmm_(mirrored, dy[later])
+            _accumulate(dv[rows], mirrored, dy[later])
             room = weights.flatten()[: mirrored.numel()].view(mirrored.shape)
-            torch.mm(v[rows], dy[later].mT, out=room)
-            dlogits[:, count:] += form.back(room, mirrored, later, 0)
+            dmirrored = _product(v[rows], dy[later].mT, room)
+            dlogits[:, count:] += form.back(dmirrored, mirrored, later, 0)
         # x_i . x_j passes its gradient to both of its factors.
-        dx[rows].addmm_(dlogits, x[columns])
-        dx[columns].addmm_(dlogits.mT, x[rows])
+        _accumulate(dx[rows], dlogits, x[columns])
+        _accumulate(dx[columns], dlogits.mT, x[rows])
+
+
+def _product(a: Tensor, b: Tensor, room: Tensor) -> Tensor:
+    return product(a.unsqueeze(0), b.unsqueeze(0), room.unsqueeze(0)).squeeze(0)
+
+
+def _accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:
+    accumulate(total.unsqueeze(0), a.unsqueeze(0), b.unsqueeze(0))
 
 
 def _scaled(x: Tensor, scale: float) -> Tensor:
