@@ -42,10 +42,11 @@ def trial(**changes: Any) -> Trial:
 GOLDEN = [
     (DIGITS, "4e74b03a5cdbdd5c", "d459e17c0dd5d461"),
     (RNL, "df8d5c5216fb3b18", "da2852d60c8fd53f"),
+    ({**RNL, "start": START}, "6ebfb865fafe27de", "5f6de4d4bc194c7f"),
 ]
 
 
-@pytest.mark.parametrize(("given", "trial_id", "arm_id"), GOLDEN, ids=["digits", "rnl"])
+@pytest.mark.parametrize(("given", "trial_id", "arm_id"), GOLDEN, ids=["digits", "rnl", "from weights"])
 def test_golden_ids(given: dict[str, Any], trial_id: str, arm_id: str) -> None:
     """When this fails, every recorded result is cut off from its trial. If that is meant, CHANGELOG must say so."""
     found = Trial(TrialSpec.model_validate(given))
