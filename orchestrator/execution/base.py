@@ -121,7 +121,7 @@ def follow_up(attempt: Attempt, failed: AttemptFailed) -> tuple[list[Event], Att
     """What the failure table says after a failed attempt: the events to yield, and the next attempt if there is one."""
     decision = decide(
         failed.cause,
-        batch=int(attempt.content["recipe"]["batch"]),
+        batch=-(-int(attempt.content["recipe"]["batch"]) // attempt.resources.workers),  # what one process had at once
         micro_batch=attempt.micro_batch,
         earlier=dict(attempt.earlier),
     )

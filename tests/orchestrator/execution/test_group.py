@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
 from orchestrator.execution import group
-from orchestrator.execution.base import Attempt, Resources
+from orchestrator.execution.base import Attempt, Resources, follow_up
 from orchestrator.execution.group import supervise
 from orchestrator.execution.inline import InlineExecutor
 from orchestrator.execution.worker import hang_marker
@@ -221,3 +221,9 @@ def test_a_wish_to_stop_reaches_the_members_by_a_file(attempt: Attempt) -> None:
     assert crew.given is not None
     assert crew.given.stop_file is not None
     assert not crew.given.stop_file.exists()
+
+
+def test_out_of_memory_halves_what_one_process_had_at_once(attempt: Attempt) -> None:
+    _, following = follow_up(attempt, failure(Cause.OUT_OF_MEMORY))
+    assert following is not None
+    assert following.micro_batch == 4, "16 clips in two processes are 8 each"
