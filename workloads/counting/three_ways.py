@@ -11,6 +11,7 @@ Blocks are counted by definition (`implementation="reference"`), so a faster imp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ from workloads.counting.executed import Tally
 from workloads.counting.pieces import Piece
 from workloads.counting.rules import with_products
 
-TRACED_MACS = 100_000_000
-"""The third opinion on a block is asked at full size up to this many MACs (a few milliseconds)."""
+TRACED_MACS, TRACED_ELEMENTS = 100_000_000, 1_000_000
+"""The third opinion on a block is asked at full size up to this many MACs (a few milliseconds) and this large a map."""
 TRACED_CLIP, TRACED_MAP = 32, 8
 """Height and width at which the third opinion on a stem and on other stages is asked."""
 SMALLEST_SIDE = 7
@@ -112,8 +113,8 @@ def _ask_about_stage(module: nn.Module, tally: Tally, where: str) -> None:
 
 
 def _smaller(config: BlockConfig, shape: Shape) -> Shape:
-    """`shape`, or a smaller one that this block fits and that costs at most `TRACED_MACS` if there is one."""
-    while closed_form(config, shape).macs > TRACED_MACS:
+    """`shape`, or a smaller one that this block fits and that keeps to both limits if there is one."""
+    while closed_form(config, shape).macs > TRACED_MACS or prod(shape) > TRACED_ELEMENTS:
         c, t, h, w = shape
         halved = [Shape(c, t, h // 2, w // 2)] if min(h, w) >= 2 * SMALLEST_SIDE else []
         halved += [Shape(c, t // 2, h, w)] if t >= 2 else []
