@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dashboards import report
 from dashboards.figures import attention as pictures
-from dashboards.figures.theme import style
+from dashboards.figures.theme import Theme, style
 from orchestrator.errors import UserError
 
 FORMAT = 1
@@ -118,7 +118,7 @@ def render(networks: Sequence[Network], *, title: str, notes: Sequence[str] = ()
 def overview(networks: Sequence[Network], clip: int, position: int) -> pictures.AttentionInfo:
     """All blocks of all networks side by side, each as the mean over its groups or scales (RNL, Fig. 1, 4, 5)."""
     rows = {
-        _title(each, place): maps[clip, position].mean(axis=0)
+        titled(each, place): maps[clip, position].mean(axis=0)
         for each in networks
         for place, maps in each.seen.maps.items()
     }
@@ -140,7 +140,8 @@ def _info(seen: Seen, rows: Mapping[str, NDArray[Any]], clip: int, position: int
     return pictures.info(shown, rows, seen.positions[position], (frames, height, width))
 
 
-def _title(network: Network, place: str) -> str:
+def titled(network: Network, place: str) -> str:
+    """A network's label, with the block's place where it has several."""
     several = len(network.seen.maps) > 1
     return f"{network.label}, block at {place}" if several else network.label
 
@@ -151,12 +152,13 @@ def _clip(networks: Sequence[Network], at: int, figures: dict[str, go.Figure]) -
     return {
         "name": seen.clips[at],
         "label": seen.classes[int(seen.labels[at])],
-        "predictions": [_predicted(each, at) for each in networks],
+        "predictions": [predicted(each, at) for each in networks],
         "points": [point for point in points if point["figure"]],
     }
 
 
-def _predicted(network: Network, at: int) -> dict[str, Any]:
+def predicted(network: Network, at: int) -> dict[str, Any]:
+    """A network's best guesses for a clip, as texts (PNL, Fig. 5): label, seed, color, guesses."""
     seen = network.seen
     guesses = [
         {
@@ -169,26 +171,48 @@ def _predicted(network: Network, at: int) -> dict[str, Any]:
     return {"label": network.label, "seed": network.seed, "color": style(network.block).color, "guesses": guesses}
 
 
+def spoken(position: Position) -> str:
+    """A reference point in words."""
+    frame, row, column = position
+    return f"frame {frame}, row {row}, column {column}"
+
+
 def _point(networks: Sequence[Network], at: int, number: int, figures: dict[str, go.Figure]) -> dict[str, Any]:
     found = overview(networks, at, number)
-    frame, row, column = networks[0].seen.positions[number]
-    said = f"frame {frame}, row {row}, column {column}"
+    said = spoken(networks[0].seen.positions[number])
     if not found.maps:
         return {"said": said, "figure": "", "details": []}
     name = f"clip-{at}-{number}"
     figures[name] = pictures.draw(found, plain=True)
-    details = [
-        _detail(each, place, at, number, figures)
+    return {"said": said, "figure": name, "details": [_packed(each, figures) for each in details(networks, at, number)]}
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One block of several groups or scales, one by one; `regions` of each scale are framed."""
+
+    title: str
+    figure: go.Figure
+    regions: int
+
+
+def details(networks: Sequence[Network], clip: int, position: int, theme: Theme = "light") -> list[Detail]:
+    """The blocks that have several groups (BAT, Fig. 4) or scales (PNL, Fig. 6), each in a figure of its own."""
+    return [
+        _detail(each, place, clip, position, theme)
         for each in networks
         for place, maps in each.seen.maps.items()
         if maps.shape[2] > 1 or each.block == "pnl"
     ]
-    return {"said": said, "figure": name, "details": details}
 
 
-def _detail(network: Network, place: str, at: int, number: int, figures: dict[str, go.Figure]) -> dict[str, str]:
-    name = f"detail-{len(figures)}"
+def _detail(network: Network, place: str, clip: int, position: int, theme: Theme) -> Detail:
     regions = REGIONS if network.block == "pnl" else 0
-    figures[name] = pictures.draw(by_group(network, place, at, number), regions=regions)
-    said = f"{_title(network, place)}: each {'scale' if regions else 'group'}"
-    return {"title": said, "figure": name, "regions": str(regions or "")}
+    figure = pictures.draw(by_group(network, place, clip, position), theme, regions=regions)
+    return Detail(f"{titled(network, place)}: each {'scale' if regions else 'group'}", figure, regions)
+
+
+def _packed(detail: Detail, figures: dict[str, go.Figure]) -> dict[str, str]:
+    name = f"detail-{len(figures)}"
+    figures[name] = detail.figure
+    return {"title": detail.title, "figure": name, "regions": str(detail.regions or "")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,9 @@ import pandas as pd
 
 from dashboards.errors import UnknownChoice
 
+UNITS: Mapping[str, tuple[str, str]] = {"percent": ("%", "points"), "db": ("dB", "dB")}
+LOWER_IS_BETTER = {"loss", "error", "distance", "perplexity"}
+COST_ENDINGS = ("_seconds", "_ms", "_bytes", "_macs", "_per_second", "_clips", "_epochs")
 RULE_PREFIX = "published_gflops:"  # e.g. published_gflops:rnl; printed counts never share an axis with executed MACs
 
 
@@ -69,15 +72,35 @@ COSTS: Mapping[str, Cost] = {
 }
 
 
-def find_metric(name: str) -> Metric:
-    """The metric called `name`.
+def find_metric(name: str, recorded: Collection[str] = ()) -> Metric:
+    """The metric called `name`: a known one, or one that trials recorded.
 
     Raises:
         UnknownChoice: with the metrics there are.
     """
-    if name not in METRICS:
-        raise UnknownChoice("metric", name, list(METRICS))
-    return METRICS[name]
+    if name in METRICS:
+        return METRICS[name]
+    if name not in recorded:
+        raise UnknownChoice("metric", name, [*METRICS, *recorded])
+    return _from_name(name)
+
+
+def qualities(recorded: Collection[str]) -> list[str]:
+    """Those of some recorded names that say how good a network is, the likeliest first: no cost, losses last."""
+    found = [name for name in recorded if not name.endswith(COST_ENDINGS)]
+    return sorted(found, key=lambda name: (name.startswith("train_"), not _higher_is_better(name), name))
+
+
+def _from_name(name: str) -> Metric:
+    """What a name tells of a metric that this module does not know: its unit, and which way is better."""
+    stem, _, last = name.rpartition("_")
+    unit, difference = UNITS.get(last, ("", ""))
+    title = (stem if last in UNITS and stem else name).replace("_", " ")
+    return Metric(name, title[:1].upper() + title[1:], unit, difference, _higher_is_better(name))
+
+
+def _higher_is_better(name: str) -> bool:
+    return not LOWER_IS_BETTER & set(name.split("_"))
 
 
 def find_cost(name: str) -> Cost:

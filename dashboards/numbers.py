@@ -55,12 +55,38 @@ class Numbers:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """Trials with their final metrics as columns."""
-        return joined(self.reader.trials(self.record.id), self.reader.results(self.record.id))
+        return joined(self.reader.trials(self.record.id), self.results)
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """Final metrics per trial, as recorded."""
+        return self.reader.results(self.record.id)
+
+    def metric(self, name: str = DEFAULT_METRIC) -> metrics.Metric:
+        """The metric called `name`; where trials recorded no top-1 accuracy, the default is what they did record.
+
+        Raises:
+            UnknownChoice: with the metrics there are.
+        """
+        recorded = metrics.qualities(self.results.columns)
+        if name == DEFAULT_METRIC and recorded and name not in recorded:
+            name = recorded[0]
+        return metrics.find_metric(name, recorded)
+
+    def judged_by(self, chosen: str = DEFAULT_METRIC) -> dict[str, str]:
+        """Titles of the metrics that arms of this sweep can be judged by, the one chosen among them."""
+        known = {name: metric.title for name, metric in metrics.METRICS.items() if name in self.trials}
+        return {**known, chosen: self.metric(chosen).title}
 
     @cached_property
     def attempts(self) -> pd.DataFrame:
         """Every attempt at a trial of this sweep."""
         return self.reader.attempts(self.record.id)
+
+    @cached_property
+    def stopped_early(self) -> pd.DataFrame:
+        """Trials that a search's scheduler ended early: trial_id, arm_id, message. They take no part in comparisons."""
+        return self.reader.stopped_early(self.record.id)
 
     @cached_property
     def rejections(self) -> pd.DataFrame:
@@ -90,14 +116,14 @@ class Numbers:
 
     def scores(self, metric: str = DEFAULT_METRIC) -> Scores:
         """`metric` as a matrix of arms and seeds."""
-        return scores(self.arms, self.trials, metrics.find_metric(metric))
+        return scores(self.arms, self.trials, self.metric(metric))
 
     def table(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> pd.DataFrame:
         """One row per arm: configuration, mean and intervals, difference to the control with verdict, costs, standing.
 
         Columns: label, block, settings, is_control, n, mean, sd, low, high, bootstrap_low, bootstrap_high, min, max,
-        seeds_disagree, at_chance, missing, waiting, pairs, method, difference, diff_low, diff_high, p, p_holm, p_bh,
-        verdict, reason, more_seeds, every cost, probability, standing, dominated_by (see `analysis`).
+        seeds_disagree, at_chance, missing, stopped, waiting, pairs, method, difference, diff_low, diff_high, p, p_holm,
+        p_bh, verdict, reason, more_seeds, every cost, probability, standing, dominated_by (see `analysis`).
         """
         key = f"{metric}/{cost}"
         if key not in self._tables:
@@ -113,7 +139,7 @@ class Numbers:
         return pareto.frontier(
             metrics.arm_cost(metrics.find_cost(cost), self.arms, self.trials),
             self.scores(metric).values,
-            higher_is_better=metrics.find_metric(metric).higher_is_better,
+            higher_is_better=self.metric(metric).higher_is_better,
         )
 
     def curves_table(self, metric: str = DEFAULT_METRIC) -> pd.DataFrame:
@@ -122,10 +148,10 @@ class Numbers:
         Raises:
             UnknownChoice: no trial recorded `metric` per epoch.
         """
-        known = self.reader.epoch_names(self.record.id)
-        if known and metric not in known:
-            raise UnknownChoice("metric per epoch", metric, known)
-        return learning.curves(self.reader.epochs(self.record.id, metric))
+        known, name = self.reader.epoch_names(self.record.id), self.metric(metric).name
+        if known and name not in known:
+            raise UnknownChoice("metric per epoch", name, known)
+        return learning.curves(self.reader.epochs(self.record.id, name))
 
     def families(self) -> dict[str, pd.DataFrame]:
         """Block name -> design of its arms on the axes that vary among them."""
@@ -235,7 +261,9 @@ class Numbers:
 
     def _table(self, values: Scores, cost: metrics.Cost) -> pd.DataFrame:
         arms = self.arms[["label", "block", "settings", "is_control", "workload", "backbone"]]
-        counts = {"at_chance": values.at_chance, "missing": values.missing, "waiting": values.waiting}
+        stopped = self.stopped_early["arm_id"].value_counts().reindex(arms.index, fill_value=0).astype(int)
+        counts = {"at_chance": values.at_chance, "missing": values.missing - stopped, "stopped": stopped}
+        counts["waiting"] = values.waiting
         table = arms.join(summarise(values.values)).assign(**counts)
         table = table.join(self._differences(values))
         for name, each in metrics.COSTS.items():
@@ -254,6 +282,8 @@ class Numbers:
         if control is None:
             compared = compared.assign(verdict=significance.UNDECIDED, reason="no control to compare with", n=0)
             compared[["difference", "low", "high", "p", "p_holm", "p_bh", "more_seeds"]] = float("nan")
+        nothing = (values.at_chance > 0) & (values.at_chance == values.values.notna().sum(axis=1))
+        compared.loc[nothing & (compared["verdict"] == significance.UNDECIDED), "reason"] = "every trial diverged"
         return compared.drop(columns="sd").rename(columns={"n": "pairs", "low": "diff_low", "high": "diff_high"})
 
     def _pair(self, first: str, second: str) -> tuple[NDArray[np.int32], BySeed, BySeed] | None:

@@ -22,6 +22,7 @@ from dashboards.errors import UnknownSweep
 from orchestrator.errors import LedgerError, LedgerVersionError, UserError
 from orchestrator.records import schema as s
 
+STOPPED_EARLY = "stopped_early"  # the cause in attempts; `orchestrator.failures` is not read here
 BUSY_SECONDS = 5.0  # how long a reader waits for a writer before it says that the ledger is locked
 
 
@@ -220,6 +221,18 @@ class Reader:
     def attempts(self, sweep_id: int) -> pd.DataFrame:
         """One row per attempt of the sweep's trials: trial_id, number, times, outcome, cause, message, host, ..."""
         return self._frame(self._of(s.AttemptRow, sweep_id).order_by(s.AttemptRow.started_at, s.AttemptRow.number))
+
+    def stopped_early(self, sweep_id: int) -> pd.DataFrame:
+        """Trials that a search ended before their last epoch because others did better: trial_id, arm_id, message."""
+        trial, attempt, link = s.TrialRow, s.AttemptRow, s.SweepTrialRow
+        query = (
+            sa.select(trial.trial_id, trial.arm_id, attempt.message)
+            .join(link, link.trial_id == trial.trial_id)
+            .join(attempt, attempt.trial_id == trial.trial_id)
+            .where(link.sweep_id == sweep_id, trial.state == s.State.CANCELLED, attempt.cause == STOPPED_EARLY)
+            .order_by(link.position, attempt.number)
+        )
+        return self._frame(query).drop_duplicates("trial_id", keep="last", ignore_index=True)
 
     def environments(self, sweep_id: int) -> pd.DataFrame:
         """Environments the sweep's attempts ran in: environment_id, facts, attempts."""

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from dashboards import frames, metrics, sections, text
+from dashboards import frames, sections, text
 from dashboards.figures import strip
 from dashboards.figures.theme import template
 from dashboards.numbers import DEFAULT_METRIC
@@ -62,13 +62,14 @@ def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, audit_rows: AuditRows 
     """The report as HTML text."""
     figures: dict[str, go.Figure] = {}
     table, answer = sweep.table(metric), sweep.answer(metric)
-    found = metrics.find_metric(metric)
+    found = sweep.metric(metric)
     strips = sections.strips(table, sweep.scores(metric).values)
     context: dict[str, Any] = {
         "sweep": sweep,
         "metric": found,
         "answer": answer,
         "progress": sections.progress(sweep),
+        "stopped": sections.stopped(sweep),
         "tiles": sections.tiles(table, answer, found, sweep),
         "rows": sections.rows(table, strips, answer, found.higher_is_better),
         "scale": [text.number(end) for end in strip.bounds(list(strips.values()))],
@@ -84,7 +85,8 @@ def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, audit_rows: AuditRows 
     }
     if table["n"].any():
         figures["frontier"] = sweep.frontier(metric)
-        figures["curves"] = sections.curves(sweep, metric, table, answer)
+        if found.name in sweep.reader.epoch_names(sweep.record.id):
+            figures["curves"] = sections.curves(sweep, metric, table, answer)
         context["zoom"] = sections.zoom(sweep, metric)
     if sweep.arms["profile"].notna().any():
         figures["stages"] = sweep.stages()

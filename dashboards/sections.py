@@ -129,6 +129,8 @@ def _troubles(row: dict[str, Any]) -> list[str]:
         found.append(f"{row['at_chance']} diverged, counted at chance level")
     if row["missing"]:
         found.append(f"{row['missing']} without a result")
+    if row["stopped"]:
+        found.append(f"{row['stopped']} stopped early by the search: not compared")
     if row["waiting"]:
         found.append(f"{row['waiting']} to come")
     if row["seeds_disagree"]:
@@ -151,7 +153,7 @@ def families(sweep: Sweep, metric: str, figures: dict[str, go.Figure]) -> list[F
 
 def _effect_lines(sweep: Sweep, block: str, metric: str) -> tuple[str, ...]:
     main, pairs = sweep.effects(block, metric)
-    better = metrics.find_metric(metric).higher_is_better
+    better = sweep.metric(metric).higher_is_better
     lines = []
     for axis, group in main.groupby("axis", sort=False):
         ranked = frames.records(group.sort_values("mean", ascending=not better, kind="stable"))
@@ -181,7 +183,7 @@ def _interaction(row: dict[str, Any]) -> str:
 
 def curves(sweep: Sweep, metric: str, table: pd.DataFrame, answer: Answer) -> go.Figure:
     """The best arm, the control, and the best arm of each other block."""
-    better = metrics.find_metric(metric).higher_is_better
+    better = sweep.metric(metric).higher_is_better
     ranked = table.dropna(subset="mean").sort_values("mean", ascending=not better, kind="stable")
     first = ranked.drop_duplicates("block").index
     focus = dict.fromkeys([*([answer.best] if answer.best else []), *table.index[table["is_control"]], *first])
@@ -201,6 +203,18 @@ def progress(sweep: Sweep) -> str:
     if not waiting:
         return ""
     return f"The sweep is not finished: {text.count(waiting, 'trial')} of {sum(states.values())} to come."
+
+
+def stopped(sweep: Sweep) -> str:
+    """What early stopping means for the comparisons; empty where nothing was stopped."""
+    found = len(sweep.stopped_early)
+    if not found:
+        return ""
+    return (
+        f"A search ended {text.count(found, 'trial')} of {sum(sweep.states().values())} before the last epoch because "
+        "others did better at that time. They have no final result and take no part in any comparison: what is "
+        "compared here are full-length trials only, and an arm that was stopped is not thereby shown to be worse."
+    )
 
 
 def failures(sweep: Sweep) -> list[dict[str, Any]]:

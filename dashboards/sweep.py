@@ -18,6 +18,7 @@ from dashboards.figures import curves as draw_curves
 from dashboards.figures import effects as draw_effects
 from dashboards.figures import failures as draw_failures
 from dashboards.figures import frontier as draw_frontier
+from dashboards.figures import parallel as draw_parallel
 from dashboards.figures import per_class as draw_per_class
 from dashboards.figures import stages as draw_stages
 from dashboards.figures.theme import Theme
@@ -37,7 +38,7 @@ class Sweep(Numbers):
 
     def frontier_info(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> draw_frontier.FrontierInfo:
         """The numbers of `frontier`."""
-        found, price, values = metrics.find_metric(metric), metrics.find_cost(cost), self.scores(metric).values
+        found, price, values = self.metric(metric), metrics.find_cost(cost), self.scores(metric).values
         costs = metrics.arm_cost(price, self.arms, self.trials)
         band = pareto.band(costs, values, higher_is_better=found.higher_is_better)
         return draw_frontier.info(self.table(metric, cost).assign(**{cost: costs}), values, found, price, band)
@@ -52,7 +53,7 @@ class Sweep(Numbers):
         table = self.table(metric)
         kept = table[table.index.isin(design.index) | table["is_control"]]
         names = design.apply(lambda row: ", ".join(axes.short(path, value) for path, value in row.items()), axis=1)
-        found = metrics.find_metric(metric)
+        found = self.metric(metric)
         return draw_ablation.info(kept, self.scores(metric).values, found, names)
 
     def curves(
@@ -71,7 +72,7 @@ class Sweep(Numbers):
     ) -> draw_curves.CurvesInfo:
         """The numbers of `curves`."""
         arms = self.arms.loc[self.arms.index.isin(list(focus))] if only and focus else self.arms
-        return draw_curves.info(self.curves_table(metric), arms, metrics.find_metric(metric), focus)
+        return draw_curves.info(self.curves_table(metric), arms, self.metric(metric), focus)
 
     def text_table(
         self, kind: str = "markdown", columns: Sequence[str] = tables.DEFAULT_COLUMNS, metric: str = DEFAULT_METRIC
@@ -88,7 +89,7 @@ class Sweep(Numbers):
                 f"sweep {self.name!r} has no finished trial with {metric!r} yet ({_spell(self.states())}); "
                 f"wait for it, or `longrange resume RUN`"
             )
-        return tables.render(tables.info(table, metrics.find_metric(metric), columns), kind)
+        return tables.render(tables.info(table, self.metric(metric), columns), kind)
 
     def heatmap(
         self, block: str, first: str, second: str, metric: str = DEFAULT_METRIC, theme: Theme = "light"
@@ -108,14 +109,14 @@ class Sweep(Numbers):
         for axis in (first, second):
             if axis not in design:
                 raise UnknownChoice(f"axis of {block}", axis, list(map(str, design.columns)))
-        return draw_effects.cells(design, self.scores(metric).values, first, second, metrics.find_metric(metric))
+        return draw_effects.cells(design, self.scores(metric).values, first, second, self.metric(metric))
 
     def parallel(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST, theme: Theme = "light") -> go.Figure:
         """Figure: every arm as a line through all axes, cost and result."""
         price = metrics.find_cost(cost)
         table = self.table(metric, cost).assign(**{cost: metrics.arm_cost(price, self.arms, self.trials)})
-        found = draw_effects.parallel_info(axes.design(self.arms), table, metrics.find_metric(metric), price)
-        return draw_effects.parallel(found, theme)
+        found = draw_parallel.info(axes.design(self.arms), table, self.metric(metric), price)
+        return draw_parallel.draw(found, theme)
 
     def stages(self, theme: Theme = "light") -> go.Figure:
         """Figure: executed MACs per stage, backbone and blocks apart."""

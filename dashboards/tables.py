@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from dashboards import frames
 from dashboards.errors import UnknownChoice
 from dashboards.metrics import COSTS, Metric
 from dashboards.text import MISSING, interval, number, p_value, settings_line, signed
@@ -77,9 +78,18 @@ def info(table: pd.DataFrame, metric: Metric, columns: Sequence[str] = DEFAULT_C
         titles=tuple(column.title(table, metric) for column in chosen),
         numeric=tuple(column.numeric for column in chosen),
         rows=tuple(zip(*cells, strict=True)),
-        note=NOTE.format(control=control.iloc[0] if len(control) else "the control"),
+        note=_note(table, control.iloc[0] if len(control) else "the control"),
         raw={field: _raw(table[field]) for field in fields},
     )
+
+
+def _note(table: pd.DataFrame, control: str) -> str:
+    """How to read the table, and what in it is not a plain result."""
+    diverged = int(table["at_chance"].sum())
+    chance = f" {diverged} diverged, counted at chance level." if diverged else ""
+    stopped = int(table["stopped"].sum())
+    early = f" {stopped} stopped early by a search, not compared." if stopped else ""
+    return NOTE.format(control=control) + chance + early
 
 
 def render(info: TableInfo, kind: str) -> str:
@@ -236,12 +246,9 @@ def _decimals(digits: int) -> Callable[[object], str]:
 
 
 def _failed(table: pd.DataFrame, _: Metric) -> list[Cell]:
-    return [
-        Cell(
-            "; ".join([*([f"{chance} diverged"] if chance else []), *([f"{missing} failed"] if missing else [])]) or "0"
-        )
-        for chance, missing in zip(table["at_chance"], table["missing"], strict=True)
-    ]
+    kinds = {"at_chance": "diverged", "missing": "failed", "stopped": "stopped early"}
+    rows = frames.records(table[list(kinds)])
+    return [Cell("; ".join(f"{row[name]} {said}" for name, said in kinds.items() if row[name]) or "0") for row in rows]
 
 
 COLUMNS: Mapping[str, _Column] = {
@@ -263,5 +270,5 @@ COLUMNS: Mapping[str, _Column] = {
     "macs_ratio": _Column(lambda *_: "MACs / control", _ratio, ("executed_macs",)),
     "probability": _plain("P(on frontier)", "probability", _decimals(2)),
     "standing": _plain("Frontier", "standing", str, numeric=False),
-    "failures": _Column(lambda *_: "Failures", _failed, ("at_chance", "missing")),
+    "failures": _Column(lambda *_: "Failures", _failed, ("at_chance", "missing", "stopped")),
 }

@@ -41,6 +41,8 @@ def answer(table: pd.DataFrame, scores: Scores) -> Answer:
     measured = table[table["n"] > 0]
     if measured.empty:
         return Answer("No trial has a result yet.", "no result", EMPTY)
+    if (measured["at_chance"] == measured["n"]).all():
+        return _all_diverged(measured, table)
     better_first = not scores.metric.higher_is_better
     ranked = measured.sort_values("mean", ascending=better_first, kind="stable")
     controls = ranked[ranked["is_control"]]
@@ -53,6 +55,17 @@ def answer(table: pd.DataFrame, scores: Scores) -> Answer:
     if better.empty:
         return _nothing_better(others, control, str(controls.index[0]))
     return _certain(better, others, control, scores)
+
+
+def _all_diverged(measured: pd.DataFrame, table: pd.DataFrame) -> Answer:
+    trials, waiting = int(measured["n"].sum()), int(table["waiting"].sum())
+    ended = f"All {count(trials, 'trial')} with an outcome" if waiting else f"All {count(trials, 'trial')}"
+    said = (
+        "training became unstable in every arm, the control among them"
+        if measured["is_control"].any()
+        else ("training became unstable in every arm")
+    )
+    return Answer(f"{ended} diverged: {said}, so nothing can be compared.", "no usable network", EMPTY)
 
 
 def leading(scores: Scores, best: str) -> list[str]:

@@ -56,7 +56,8 @@ def scores(arms: pd.DataFrame, trials: pd.DataFrame, metric: Metric) -> Scores:
     value = trials[metric.name].astype(float) if metric.name in trials else pd.Series(float("nan"), trials.index)
     finished, diverged = states == State.FINISHED, states == State.DIVERGED
     chance = trials["arm_id"].map(metric.chance(arms["classes"])).astype(float)
-    recorded = metric.name in trials and bool(value[finished].notna().any() or diverged.any())
+    # A metric that the workload does not measure has no chance level either; where nothing finished, none is known.
+    recorded = bool(value[finished].notna().any() or (diverged.any() and (metric.name in trials or not finished.any())))
     broken = (diverged | (finished & value.isna())) & recorded
     value = value.where(finished & ~broken, chance.where(broken))
     waiting = states.isin([State.PLANNED, State.RUNNING])

@@ -27,7 +27,7 @@ def table_card(view: View, held: Held, table: pd.DataFrame, shown: pd.DataFrame)
     if shown.empty:
         clear = dcc.Link("Show all arms", href=view.here(block=None, verdict=None, find=None, page=None))
         return parts.card(html.P(clear), title="No arm fits these filters")
-    metric = metrics.find_metric(view.metric)
+    metric = held.metric(view.metric)
     ranked = _ranked(view, shown, metric)
     rows = list(map(str, parts.paged(view, list(ranked.index))))
     strips = held.keep(lambda: sections.strips(table, held.scores(view.metric).values), "strips", view.metric)
@@ -112,7 +112,7 @@ def details(view: View, held: Held, arm: str, row: dict[str, Any]) -> Component:
     """The chosen arm: what it is, and its trials."""
     close = html.Button("Close", className="close", **{"data-choose": ""})
     head = html.Div([html.H2([parts.swatch(row["block"]), row["label"]]), close], className="row")
-    metric = metrics.find_metric(view.metric)
+    metric = held.metric(view.metric)
     trials = held.trials[held.trials["arm_id"] == arm].sort_values("seed")
     values = held.scores(view.metric).values.loc[arm]
     rows = [

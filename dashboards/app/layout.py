@@ -80,18 +80,21 @@ def _wire(app: dash.Dash, store: Store) -> None:
     page = [Output("page", "children"), Output({"slot": ALL}, "children"), Output({"graph": ALL}, "figure")]
     frame = [Output("tabs", "children"), Output("title", "data"), Output("shown", "data")]
 
-    def show(path: str | None, search: str | None, _version: str, _theme_changed: str, shown: Any) -> tuple[Any, ...]:
+    def show(
+        path: str | None, search: str | None, _version: str, _theme_changed: str, shown: Any, moved: list[Any]
+    ) -> tuple[Any, ...]:
         view = View.of(store, path, search, _theme())
         content, tabs, title = render(view)
         parted = Parts.of(content)
         graphs = [each["id"]["graph"] for each in dash.ctx.outputs_list[2]]
-        return (*parted.changes(shown, view.path, graphs), tabs, title, parted.shown(view.path))
+        return (*parted.changes(shown, view.path, graphs, moved), tabs, title, parted.shown(view.path))
 
     def look(_ticks: int, known: str) -> Any:
         now = _version(store)
         return dash.no_update if now == known else now
 
     refreshed = [Input("version", "data"), Input("theme", "data"), State("shown", "data")]
+    refreshed.append(State({"graph": ALL}, "relayoutData"))
     app.callback([*page, *frame], *address, *refreshed)(show)
     app.callback(Output("version", "data"), Input("tick", "n_intervals"), State("version", "data"))(look)
     app.clientside_callback(

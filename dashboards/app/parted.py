@@ -59,28 +59,45 @@ class Parts:
 
     def shown(self, address: str) -> dict[str, Any]:
         """What the browser remembers of it until the next change."""
-        figures = {name: digest for name, (_, digest) in self.figures.items()}
+        figures = {name: [digest, _revision(figure)] for name, (figure, digest) in self.figures.items()}
         return {"address": address, "slots": list(self.slots), "figures": figures}
 
     def whole(self) -> list[Component]:
         """Every slot."""
         return [html.Div(each, id={"slot": place}) for place, each in enumerate(self.content)]
 
-    def changes(self, before: Mapping[str, Any] | None, address: str, graphs: Sequence[str]) -> tuple[Any, Any, Any]:
-        """(page, slots, figures) to send to a browser that shows `before`; `graphs` are the charts it has."""
+    def changes(
+        self, before: Mapping[str, Any] | None, address: str, graphs: Sequence[str], moved: Sequence[Any] = ()
+    ) -> tuple[Any, Any, Any]:
+        """(page, slots, figures) to send to a browser that shows `before`.
+
+        Args:
+            before: what `shown` gave it last.
+            address: the page's path.
+            graphs: the charts it has.
+            moved: what its visitor did last to each chart's axes (Plotly's `relayoutData`).
+        """
+        zoomed = {name: _is_zoom(last) for name, last in zip(graphs, moved, strict=False)}
         known = before or {}
         slots = known.get("slots") or []
         if known.get("address") != address or len(slots) != len(self.slots):
             return self.whole(), [dash.no_update] * len(slots), [dash.no_update] * len(graphs)
         changed = [old != new for old, new in zip(slots, self.slots, strict=True)]
         children = [each if new else dash.no_update for each, new in zip(self.content, changed, strict=True)]
-        return dash.no_update, children, [self._figure(name, changed, known["figures"]) for name in graphs]
+        return (
+            dash.no_update,
+            children,
+            [self._figure(name, changed, known["figures"], zoomed.get(name, False)) for name in graphs],
+        )
 
-    def _figure(self, name: str, changed: Sequence[bool], digests: Mapping[str, str]) -> Any:
+    def _figure(self, name: str, changed: Sequence[bool], known: Mapping[str, Sequence[str]], zoomed: bool) -> Any:
         if name not in self.figures or changed[self.places[name]]:
             return dash.no_update  # it goes, or comes with its slot
         figure, digest = self.figures[name]
-        return dash.no_update if digests.get(name) == digest else figure
+        old, revision = known.get(name) or ("", "")
+        if old == digest:
+            return dash.no_update
+        return _within_axes(figure) if zoomed and revision == _revision(figure) else figure
 
 
 def _inside(node: Any) -> Iterator[Component]:
@@ -98,6 +115,33 @@ def _loose(component: Component) -> str | None:
         return "figure"
     named = getattr(component, "id", None)
     return "value" if isinstance(named, dict) and "control" in named else None
+
+
+def _revision(figure: Any) -> str:
+    """What the chart's view is of (`parts.graph`)."""
+    return str(figure.layout.uirevision or "")
+
+
+def _is_zoom(last: Any) -> bool:
+    return isinstance(last, dict) and any(".range" in str(key) for key in last)
+
+
+def _within_axes(figure: Any) -> dash.Patch:
+    """A figure's content for axes that stay where the visitor moved them.
+
+    Plotly's `uirevision` is meant for this, but dcc.Graph writes every zoom into its own figure, after which Plotly
+    takes it for the server's and drops it at the next figure.
+    """
+    whole = figure.to_plotly_json()
+    patch = dash.Patch()
+    patch["data"] = whole["data"]
+    for name, value in {"annotations": [], "shapes": [], **whole["layout"]}.items():
+        if name[1:].startswith("axis"):
+            for key in set(value) - {"range", "autorange"}:
+                patch["layout"][name][key] = value[key]
+        else:
+            patch["layout"][name] = value
+    return patch
 
 
 def _digest(value: Any) -> str:

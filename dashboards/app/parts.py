@@ -106,6 +106,16 @@ def code(text: str) -> Component:
     return html.Div([html.Pre(text, tabIndex="0"), copy], className="code")
 
 
+def pictures(figure: go.Figure, name: str, label: str) -> Component:
+    """A figure of pictures in its own size, which a narrow window scrolls: stretched pictures mislead."""
+    figure.update_layout(uirevision=name)
+    size = {"width": f"{figure.layout.width or 600}px", "height": f"{figure.layout.height}px"}
+    config = {"displayModeBar": False, "plotlyServerURL": ""}
+    drawn = dcc.Graph(id={"graph": name}, figure=figure, config=config, style=size, responsive=False)
+    inside = html.Div(drawn, className="figure", role="img", **{"aria-label": label})
+    return html.Div(inside, className="scroll", tabIndex="0", role="region", **{"aria-label": label})
+
+
 def graph(figure: go.Figure, name: str, label: str, *, keep: str = "") -> Component:
     """A chart. `keep` names what it shows: while it stays the same, a refresh leaves zoom and legend alone.
 

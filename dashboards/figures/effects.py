@@ -1,4 +1,4 @@
-"""Axes against each other: a heat map and an interaction plot for two, parallel coordinates for all."""
+"""Two axes against each other: a heat map and an interaction plot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dashboards.analysis.axes import plain
 from dashboards.analysis.effects import cell_means
 from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
-from dashboards.metrics import Cost, Metric
+from dashboards.metrics import Metric
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
@@ -114,67 +114,3 @@ def interaction(info: CellsInfo, theme: Theme = "light") -> go.Figure:
     chart.update_xaxes(title_text=html.escape(info.second), type="category")
     chart.update_yaxes(title_text=f"{info.metric.title} ({info.metric.unit})")
     return chart
-
-
-@dataclass(frozen=True)
-class Coordinate:
-    """One vertical axis: a level per arm as a number, with its name where it is a category."""
-
-    title: str
-    values: tuple[float, ...]
-    ticks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ParallelInfo:
-    """Every arm with a result as a line through all axes."""
-
-    metric: Metric
-    coordinates: tuple[Coordinate, ...]
-    means: tuple[float, ...]
-
-
-def parallel_info(design: pd.DataFrame, table: pd.DataFrame, metric: Metric, cost: Cost) -> ParallelInfo:
-    """The numbers of `parallel`.
-
-    Args:
-        design: `analysis.axes.design` of all arms; axes that do not vary are left out.
-        table: `Sweep.table`.
-        metric: last axis and colour.
-        cost: last but one axis.
-    """
-    shown = table[np.isfinite(table["mean"])]
-    part = design.loc[shown.index].astype(object)
-    part = part.where(part.notna(), "–")
-    axes = [str(name) for name in part if part[name].nunique() > 1]
-    found = []
-    for name in axes:
-        levels = list(dict.fromkeys(part[name]))
-        found.append(Coordinate(plain(name), tuple(float(levels.index(each)) for each in part[name]), tuple(levels)))
-    if np.isfinite(shown[cost.name]).all() and len(shown):
-        found.append(Coordinate(cost.title, tuple(shown[cost.name].astype(float))))
-    found.append(Coordinate(f"{metric.title} ({metric.unit})", tuple(shown["mean"].astype(float))))
-    return ParallelInfo(metric, tuple(found), tuple(shown["mean"].astype(float)))
-
-
-def parallel(info: ParallelInfo, theme: Theme = "light") -> go.Figure:
-    """The chart: drag along an axis to filter."""
-    if not info.means:
-        return themes.message("No arm has a result yet.", theme)
-    chart = themes.figure(theme, height=440)
-    chart.add_parcoords(
-        line={"color": info.means, "colorscale": "Cividis", "reversescale": not info.metric.higher_is_better},
-        dimensions=[_dimension(each) for each in info.coordinates],
-        labelangle=-20,
-        labelside="bottom",
-    )
-    return chart.update_layout(margin={"l": 90, "r": 60, "t": 30, "b": 110})
-
-
-def _dimension(coordinate: Coordinate) -> dict[str, object]:
-    found: dict[str, object] = {"label": coordinate.title, "values": coordinate.values}
-    if coordinate.ticks:
-        found |= {"tickvals": list(range(len(coordinate.ticks))), "ticktext": list(coordinate.ticks)}
-    else:
-        found["tickformat"] = "~s"
-    return found

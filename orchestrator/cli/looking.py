@@ -45,15 +45,14 @@ def table(folder: Path, kind: str, columns: str | None, metric: str, ledger: str
     \b
     longrange table runs/quickstart --format latex
     """
-    from dashboards import metrics, tables
+    from dashboards import tables
 
     if columns == "help":
         click.echo("\n".join(tables.COLUMNS))
         return
     chosen = columns.split(",") if columns else list(tables.DEFAULT_COLUMNS)
     found = opened(folder, ledger, sweep)
-    info = tables.info(found.table(metric), metrics.find_metric(metric), chosen)
-    click.echo(tables.render(info, kind).rstrip("\n"))
+    click.echo(found.text_table(kind, chosen, metric).rstrip("\n"))
 
 
 @click.command()

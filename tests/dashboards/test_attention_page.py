@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from attention_maps import keep, seen
 
 from dashboards import attention
 from dashboards.attention import Network, Seen, by_group, overview, read, render
 from orchestrator.errors import UserError
 
 RNG = np.random.default_rng(0)
-
-
-def seen(groups: int = 1, *, places: int = 1, clips: tuple[str, ...] = ("a", "<b>")) -> Seen:
-    n = len(clips)
-    return Seen(
-        clips=clips,
-        labels=np.arange(n),
-        classes=("zero", "one", "two", "three"),
-        frames=RNG.integers(0, 256, (n, 4, 16, 12, 1), dtype=np.uint8),
-        positions=((2, 8, 9),),
-        maps={f"res{3 + k}.0": RNG.random((n, 1, groups, 2, 4, 6), dtype=np.float32) for k in range(places)},
-        top_classes=np.array([[0, 1, 2]] * n),
-        top_scores=np.array([[0.7, 0.2, 0.1]] * n, dtype=np.float32),
-    )
 
 
 def test_networks_stand_side_by_side_with_the_mean_over_their_groups() -> None:
@@ -77,11 +63,7 @@ def test_different_clips_are_not_compared() -> None:
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     whole = seen(2)
-    about = {"format": 1, "clips": whole.clips, "classes": whole.classes, "positions": whole.positions}
-    arrays = {name: getattr(whole, name) for name in ("labels", "frames", "top_classes", "top_scores")}
-    path = tmp_path / "maps.npz"
-    text = np.array(json.dumps({**about, "places": list(whole.maps)}))
-    np.savez_compressed(path, about=text, map_0=whole.maps["res3.0"], **arrays)
+    path = keep(whole, tmp_path / "maps.npz")
     found = read(path)
     assert (found.clips, found.classes, found.positions) == (whole.clips, whole.classes, whole.positions)
     np.testing.assert_array_equal(found.maps["res3.0"], whole.maps["res3.0"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,12 @@ class Arm:
     control: bool = False
     states: dict[int, s.State] = field(default_factory=dict)
     values: dict[int, float | None] = field(default_factory=dict)
+
+
+TWO = (
+    Arm("none", {"name": "none"}, {}, 50.0, 0.5, 1_620_000, control=True),
+    Arm("nl", {"name": "nl"}, {"res3": [0]}, 60.0, 0.5, 1_980_000),
+)
 
 
 def digits_arms() -> list[Arm]:
@@ -221,3 +228,11 @@ def _predictions(trial_id: str, labels: np.ndarray, value: float, rng: np.random
     return s.PredictionsRow(
         trial_id=trial_id, clip_set_id="c" * 16, correct=correct.astype(np.uint8).tobytes(), scores=packed
     )
+
+
+def change(path: Path, *statements: str) -> None:
+    """Write to a ledger from outside."""
+    with sqlite3.connect(path) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()

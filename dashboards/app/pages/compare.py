@@ -10,10 +10,10 @@ from dash import html
 from dash.development.base_component import Component
 from numpy.typing import NDArray
 
-from dashboards import frames, metrics, text
+from dashboards import frames, text
 from dashboards.analysis import clips, per_class
 from dashboards.analysis.significance import ALPHA
-from dashboards.app import paired, parts
+from dashboards.app import attention, paired, parts
 from dashboards.app.store import Held
 from dashboards.app.view import View
 from dashboards.figures import per_class as draw_per_class
@@ -35,7 +35,7 @@ def render(view: View) -> list[Component]:
     controls = parts.toolbar(
         parts.choice(view, "a", "Arm", labels, _default(view, held)[0], chosen=first),
         parts.choice(view, "b", "Against", labels, _default(view, held)[1], chosen=second),
-        parts.choice(view, "metric", "Judge by", _metrics(view, held), "top1_percent"),
+        parts.choice(view, "metric", "Judge by", held.judged_by(view.metric), "top1_percent"),
     )
     if first == second:
         return [*head, controls, parts.empty("The same arm twice", "Choose two different arms.")]
@@ -45,6 +45,7 @@ def render(view: View) -> list[Component]:
         controls,
         _by_seed(view, held, first, second),
         *by_clip.cards(view),
+        attention.card(view, held, first, second),
         _configuration(held, first, second),
     ]
 
@@ -62,14 +63,8 @@ def _pair(view: View, held: Held) -> tuple[str, str]:
     return held.arm_id(view.one("a", default[0])), held.arm_id(view.one("b", default[1]))
 
 
-def _metrics(view: View, held: Held) -> dict[str, str]:
-    offered = {name: metric.title for name, metric in metrics.METRICS.items() if name in held.trials}
-    offered.setdefault(view.metric, metrics.find_metric(view.metric).title)
-    return offered
-
-
 def _by_seed(view: View, held: Held, first: str, second: str) -> Component:
-    metric = metrics.find_metric(view.metric)
+    metric = held.metric(view.metric)
     one, two = (frames.row(held.arms, arm) for arm in (first, second))
     info = paired.info(held.scores(view.metric).values, first, second, metric, (one["block"], two["block"]))
     level, certainty = _certainty(info)

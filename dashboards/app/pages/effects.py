@@ -34,19 +34,26 @@ def render(view: View) -> list[Component]:
     if not table.loc[design.index, "n"].any():
         return [*head, *controls, parts.empty("No result yet", f"No trial of {block} has ended with a result.")]
     main, pairs = held.keep(lambda: held.effects(block, view.metric), "effects", block, view.metric)
-    content = [_main(main, view.metric), _arms(view, held, block, design)]
+    content = [_main(main, held.metric(view.metric)), _arms(view, held, block, design)]
     if len(design.columns) > 1:
         content += [_pair(view, held, block, design), _interactions(pairs)]
-    return [*head, *controls, *content]
+    return [*head, *controls, *content, _all(view, held)]
+
+
+def _all(view: View, held: Held) -> Component:
+    figure = held.keep(lambda: held.parallel(view.metric, theme=view.theme), "parallel", view.metric, view.theme)
+    drawn = parts.graph(figure, "parallel", "Parallel coordinates; the numbers are in the answer's table")
+    lead = (
+        "Each line is an arm of the whole sweep, the best 150 at most, in its block's colour."
+    )
+    return parts.card(drawn, title="All settings at once", lead=lead)
 
 
 def _controls(view: View, held: Held, families: dict[str, pd.DataFrame], block: str, design: pd.DataFrame) -> Component:
     blocks = {name: f"{name}, {text.count(len(part), 'arm')}" for name, part in families.items()}
-    offered = {name: metric.title for name, metric in metrics.METRICS.items() if name in held.trials}
-    offered.setdefault(view.metric, metrics.find_metric(view.metric).title)
     found = [
         parts.choice(view, "block", "Block", blocks, next(iter(families))),
-        parts.choice(view, "metric", "Judge by", offered, "top1_percent"),
+        parts.choice(view, "metric", "Judge by", held.judged_by(view.metric), "top1_percent"),
     ]
     names = {str(axis): axes.plain(str(axis)) for axis in design.columns}
     if len(names) > 1:
@@ -58,14 +65,17 @@ def _controls(view: View, held: Held, families: dict[str, pd.DataFrame], block: 
     return parts.toolbar(*found)
 
 
-def _main(main: pd.DataFrame, metric: str) -> Component:
+def _main(main: pd.DataFrame, metric: metrics.Metric) -> Component:
     rows = []
-    unit = metrics.find_metric(metric).unit
     for axis, levels in main.groupby("axis", sort=False):
         for at, row in enumerate(frames.records(levels)):
             rows.append(html.Tr([*_axis_cells(str(axis), row, first=at == 0), *_level_cells(row)]))
     head = ["Setting", "Effect", parts.th("Share of variance", number=True), parts.th("p", number=True), "Value"]
-    head += [parts.th(f"Mean ({unit})", number=True), parts.th("95 %", number=True), parts.th("Trials", number=True)]
+    head += [
+        parts.th(f"Mean ({metric.unit})", number=True),
+        parts.th("95 %", number=True),
+        parts.th("Trials", number=True),
+    ]
     lead = (
         "Means are what a value would give if the other settings' values were equally common (least squares, seeds as "
         "blocks); shares are of the variance among these arms. Here p is not corrected over settings."

@@ -34,7 +34,7 @@ VERDICTS = ("better", "worse", "undecided", "control")
 def render(view: View) -> list[Component | None]:
     """The page."""
     held = view.sweep()
-    metrics.find_metric(view.metric)
+    held.metric(view.metric)
     head = [html.H1(held.record.question), answer_card(view, held), html.Div(_notices(view, held))]
     if held.arms.empty:
         return [*head, _rejected_only(held)]
@@ -62,7 +62,7 @@ def answer_card(view: View, held: Held, heading: str = "") -> Component:
     children.append(html.P(found.sentence, className="sentence"))
     if found.level == "empty":
         children.append(html.P(_why_empty(held), className="lead"))
-    metric = metrics.find_metric(view.metric)
+    metric = held.metric(view.metric)
     tiles = held.keep(lambda: sections.tiles(held.table(metric.name), found, metric, held), "tiles", metric.name)
     if tiles:
         children.append(parts.tiles(tiles))
@@ -74,6 +74,11 @@ def _why_empty(held: Held) -> str:
     spelled = ", ".join(f"{number} {state}" for state, number in states.items())
     if states.get("planned", 0) + states.get("running", 0):
         return f"{spelled}. This page fills itself as trials end."
+    if states.get("diverged") and len(states) == 1:
+        return (
+            "The loss became NaN or infinite; the failures page says at which step. Diverged trials are a result and "
+            "are not run again: try a lower learning rate, a longer warm-up or full precision as a new sweep."
+        )
     again = "`longrange resume --retry-failed` tries again"
     return f"All trials ended without one ({spelled}): the failures page says why; {again}."
 
@@ -83,6 +88,9 @@ def _notices(view: View, held: Held) -> list[Component]:
     progress = sections.progress(held)
     if progress:
         found.append(parts.notice("Partial.", progress, " ", html.Code("longrange resume"), " continues it."))
+    stopped = sections.stopped(held)
+    if stopped:
+        found.append(parts.notice("Stopped early.", stopped))
     failed = sum(number for state, number in held.states().items() if state in ("failed", "infeasible"))
     if failed:
         why = dcc.Link("see why", href=view.link("/failures"))
@@ -100,13 +108,11 @@ def _rejected_only(held: Held) -> Component:
 
 
 def _controls(view: View, held: Held, table: pd.DataFrame) -> Component:
-    offered = {name: metric.title for name, metric in metrics.METRICS.items() if name in held.trials}
-    offered.setdefault(view.metric, metrics.find_metric(view.metric).title)
     costs = {name: cost.title for name, cost in metrics.COSTS.items() if table[name].notna().any()}
     costs |= {f"{metrics.RULE_PREFIX}{rule}": f"GFLOPs, rule {rule}" for rule in _rules(held)}
     costs.setdefault(view.cost, metrics.find_cost(view.cost).title)
     return parts.toolbar(
-        parts.choice(view, "metric", "Judge by", offered, "top1_percent"),
+        parts.choice(view, "metric", "Judge by", held.judged_by(view.metric), "top1_percent"),
         parts.choice(view, "cost", "Cost", costs, "executed_macs"),
         parts.choice(view, "zoom", "View", {"all": "all arms", "best": "zoom to the best"}, "all"),
         parts.choices(view, "block", "Blocks", list(dict.fromkeys(table["block"]))),
@@ -184,14 +190,14 @@ def _drawable(full: draw_frontier.FrontierInfo, points: list[draw_frontier.Point
 
 
 def _curves(view: View, held: Held, table: pd.DataFrame) -> Component:
-    metric = metrics.find_metric(view.metric)
+    metric = held.metric(view.metric)
     ranked = table.dropna(subset="mean").sort_values("mean", ascending=not metric.higher_is_better, kind="stable")
     first = [*table.index[table["is_control"]], *ranked.drop_duplicates("block").index]
     chosen = [held.arm_id(view.one("arm"))] if view.one("arm") else []
     focus = list(dict.fromkeys([*chosen, *first]))[: sections.MOST_CURVES]
 
     def drawn() -> go.Figure:
-        info = draw_curves.info(_epochs(held, focus, view.metric), held.arms.loc[focus], metric)
+        info = draw_curves.info(_epochs(held, focus, metric.name), held.arms.loc[focus], metric)
         return draw_curves.draw(info, view.theme)
 
     figure = held.keep(drawn, "curves", view.metric, tuple(focus), view.theme)

@@ -5,6 +5,7 @@ The content security policy forbids evaluating strings, so `page.wait_for_functi
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 import dashboard_ledgers as ledgers
 import pytest
+from attention_maps import keep, seen
 
 from dashboards.app import create, listen
 from orchestrator.records.schema import State
@@ -31,7 +33,7 @@ PAGES = {
     "/": 0,
     "/sweep?sweep=quickstart": 2,
     "/sweep?sweep=quickstart&arm=nl%40res3": 2,
-    "/effects?sweep=quickstart&block=hgnl": 3,
+    "/effects?sweep=quickstart&block=hgnl": 4,
     "/compare?sweep=quickstart": 2,
     "/failures?sweep=quickstart": 1,
     f"/trial?sweep=quickstart&trial={1:08x}{0:08x}": 1,
@@ -295,6 +297,57 @@ def test_a_refresh_keeps_what_is_typed_and_leaves_other_charts_alone(
     visitor.page.wait_for_selector(".tile >> text=99.5 %", timeout=PATIENCE)
     assert visitor.page.evaluate(f"{curves}._fullLayout.xaxis.range.join()") == zoomed
     assert visitor.page.evaluate("document.activeElement.value") == "half a wo"
+    visitor.page.close()
+    next(server, None)
+
+
+@pytest.mark.parametrize("name", ["frontier", "curves"])
+def test_a_chart_whose_own_data_change_keeps_its_zoom_and_selection(
+    visit: Callable[..., Visitor], quickstart_path: Path, tmp_path: Path, name: str
+) -> None:
+    path = Path(shutil.copy(quickstart_path, tmp_path / "ledger.db"))
+    server = serving(path, refresh=0.3)
+    visitor = visit(next(server))
+    visitor.open("/sweep?sweep=quickstart&arm=nl%40res3")
+    visitor.until("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2")
+    visitor.until("!document.querySelector('.dash-graph--pending')")
+    visitor.page.wait_for_timeout(500)  # dcc.Graph listens only once Plotly has settled
+    at = ["frontier", "curves"].index(name)
+    chart = f"document.querySelectorAll('.js-plotly-plot')[{at}]"
+    ranges = f"[...{chart}._fullLayout.xaxis.range, ...{chart}._fullLayout.yaxis.range].join()"
+    data = f"JSON.stringify({chart}.data.map(trace => Array.from(trace.y)))"
+    whole, first = visitor.page.evaluate(ranges), visitor.page.evaluate(data)
+    visitor.page.locator("[data-title='Zoom in']").nth(at).dispatch_event("click")
+    zoomed = visitor.until(f"{ranges} != '{whole}' && {ranges}")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE results SET value = 99.5 WHERE name = 'top1_percent' AND trial_id LIKE '00000002%'")
+        connection.execute("UPDATE epoch_metrics SET value = value / 2 WHERE trial_id LIKE '00000002%'")
+    connection.close()
+    visitor.until(f"{data} != {json.dumps(first)}")
+    assert visitor.page.evaluate(ranges) == zoomed
+    assert visitor.page.inner_text(".card.chosen h2") == "nl@res3"
+    visitor.page.close()
+    next(server, None)
+
+
+def test_attention_stands_side_by_side_and_follows_the_choice(
+    visit: Callable[..., Visitor], quickstart_path: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(quickstart_path, tmp_path / "ledger.db"))
+    for arm in (2, 17):
+        keep(seen(1 + arm // 16, clips=("near", "far")), tmp_path / "attention" / f"{arm:08x}{0:08x}-k.npz")
+    server = serving(path, refresh=60.0)
+    visitor = visit(next(server), width=390)
+    visitor.open("/compare?sweep=quickstart&a=nl%40res3&b=pnl+n%3D4")
+    shot = ".js-plotly-plot .imagelayer-above image, .js-plotly-plot .imagelayer image"
+    visitor.until(f"document.querySelectorAll('{shot}').length >= 12")
+    assert "its label is zero" in visitor.page.inner_text("#page")
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390
+    choice = visitor.page.locator(".pick", has_text="Clip").locator("button, [role=combobox]").first
+    choice.click()
+    visitor.page.click("[role=option] >> text=far")
+    visitor.until("location.search.includes('clip=k.1')")
+    visitor.until("document.querySelector('#page').innerText.includes('its label is one')")
     visitor.page.close()
     next(server, None)
 

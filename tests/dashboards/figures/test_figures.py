@@ -6,12 +6,13 @@ from pathlib import Path
 
 import dashboard_ledgers as ledgers
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
 import dashboards
 from dashboards.analysis.audit import frame, planes, rank_changes
-from dashboards.figures import ablation, audit, curves, effects, frontier, stages, strip, theme
+from dashboards.figures import ablation, audit, curves, effects, frontier, parallel, stages, strip, theme
 from dashboards.metrics import TOP1, find_cost
 from orchestrator.records.schema import State
 
@@ -111,8 +112,24 @@ def test_cells_hold_means_counts_and_gaps(quickstart: dashboards.Sweep) -> None:
 
 
 def test_parallel_axes_end_with_cost_and_result(quickstart: dashboards.Sweep) -> None:
-    info = quickstart.parallel().data[0].dimensions
-    assert [each.label for each in info][-2:] == ["Executed MACs per clip", "Top-1 accuracy (%)"]
+    chart = quickstart.parallel()
+    assert chart.layout.xaxis.ticktext[-2:] == ("Executed MACs per clip", "Top-1 accuracy (%)")
+    assert [trace.line.color for trace in chart.data] == [theme.style(trace.name).color for trace in chart.data]
+    last = len(chart.layout.xaxis.ticktext) - 1
+    ends = [y for trace in chart.data for x, y in zip(trace.x, trace.y, strict=True) if x == last]
+    assert len(ends) == 21
+    assert (min(ends), max(ends)) == (0.0, 1.0)
+
+
+def test_parallel_axes_put_numbers_in_order_and_keep_the_best_lines() -> None:
+    arms = [f"a{i}" for i in range(parallel.MOST_LINES + 10)]
+    design = pd.DataFrame({"block.n": [8, 16, 4] + [4] * (len(arms) - 3), "same": 1}, index=arms)
+    table = pd.DataFrame({"label": arms, "block": "nl", "mean": np.arange(len(arms), 0, -1.0)}, index=arms)
+    table["executed_macs"] = np.nan
+    found = parallel.info(design, table, TOP1, find_cost("executed_macs"))
+    assert [axis.title for axis in found.coordinates] == ["n", "Top-1 accuracy (%)"]
+    assert found.coordinates[0].ticks == {"4": 0.0, "8": 0.5, "16": 1.0}
+    assert (found.labels[0], len(found.labels), found.left_out) == ("a0", parallel.MOST_LINES, 10)
 
 
 def test_stage_parts_add_up_to_the_executed_macs(quickstart: dashboards.Sweep) -> None:
