@@ -40,7 +40,7 @@ def profile_all(specs: Sequence[ModelSpec], *, processes: int | None = None) -> 
     Raises:
         ValueError: as `profile`.
     """
-    wanted = min(len(os.sched_getaffinity(0)), MOST_PROCESSES) if processes is None else processes
+    wanted = min(os.cpu_count() or 1, MOST_PROCESSES) if processes is None else processes
     if wanted > 1:
         tasks = _unknown(specs)
         _count(tasks, min(wanted, len(tasks) // WORTH_A_PROCESS))
