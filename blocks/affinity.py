@@ -26,6 +26,8 @@ Code consulted: none.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -40,8 +42,7 @@ from blocks.prefix_sums import concatenation_attention
 from blocks.products import fast_products
 from blocks.symmetric import symmetric_attention
 
-# Tests compare every evaluation on small maps, where the plain one would be chosen: they turn this off.
-_KEEP_SMALL_MAPS = True
+_KEEP_SMALL_MAPS = True  # see `as_on_large_maps`
 
 Form = Literal["softmax", "dot_product", "relu", "cosine", "concatenation"]
 
@@ -49,6 +50,17 @@ Queries = Float[Tensor, "b heads n d"]
 Keys = Float[Tensor, "b heads m d"]
 Values = Float[Tensor, "b heads m e"]
 Output = Float[Tensor, "b heads n e"]
+
+
+@contextmanager
+def as_on_large_maps() -> Iterator[None]:
+    """Evaluate small maps like large ones, for checks: on small ones `auto` is the plain form they compare with."""
+    global _KEEP_SMALL_MAPS
+    before, _KEEP_SMALL_MAPS = _KEEP_SMALL_MAPS, False
+    try:
+        yield
+    finally:
+        _KEEP_SMALL_MAPS = before
 
 
 def pairwise(

@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 
 import click
 from docstrings import attributes, blocks_of, first_sentence, module_docstring, plain, sections, table
+from speed import speed_page
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -319,6 +320,7 @@ def kept_audit_page() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "reference/cli.md": cli_page,
     "reference/blocks.md": blocks_page,
+    "reference/speed.md": speed_page,
     "reference/backbones.md": backbones_page,
     "reference/workloads.md": workloads_page,
     "reference/recipes.md": recipes_page,

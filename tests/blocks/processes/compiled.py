@@ -6,7 +6,7 @@ import torch
 import torch._dynamo
 from torch import nn
 
-from blocks import block_names, block_type, config_type
+from blocks import affinity, block_names, block_type, config_type
 from blocks.contract import Case, fitting_shape, variants
 
 
@@ -43,6 +43,7 @@ def compare(given: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
+    affinity._KEEP_SMALL_MAPS = False  # the evaluations of large maps, on maps that are quick
     failed = []
     for name in sys.argv[1:] or block_names():
         for config in variants(config_type(name)()):

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from blocks import block_names, block_type, config_type
+from blocks import affinity, block_names, block_type, config_type
 from blocks.contract import Case, fitting_shape, variants
 
 RANKS = 2
@@ -18,6 +18,7 @@ RANKS = 2
 def rank(number: int, port: int) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
+    affinity._KEEP_SMALL_MAPS = False  # the evaluations of large maps, on maps that are quick
     dist.init_process_group("gloo", rank=number, world_size=RANKS)
     for name in block_names():
         for config in variants(config_type(name)()):

@@ -4,12 +4,13 @@ import sys
 
 import torch
 
-from blocks import block_names, block_type, config_type
+from blocks import affinity, block_names, block_type, config_type
 from blocks.contract import Case, fitting_shape, variants
 
 
 def main() -> None:
     torch.set_num_threads(1)
+    affinity._KEEP_SMALL_MAPS = False  # the evaluations of large maps, on maps that are quick
     failed = []
     for name in block_names():
         for config in variants(config_type(name)()):
