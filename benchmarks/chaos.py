@@ -40,6 +40,8 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from mlflow_server import MlflowServer
 
+from benchmarks import record
+
 if TYPE_CHECKING:
     from local_cluster import LocalCluster
 
@@ -119,7 +121,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(ACTIONS), help="which kinds of kills, comma-separated")
     parser.add_argument("--epoch-seconds", type=float, default=0.3)
     parser.add_argument("--mlflow-away", type=float, metavar="SECONDS", help="how long an MLflow server is away")
-    parser.add_argument("--json", type=Path, help="also write the findings there")
+    parser.add_argument("--json", type=Path, help="the findings  [default: benchmarks/results/chaos-SEED.json]")
     parser.add_argument("--keep", type=Path, help="work in this existing folder, and leave everything there")
     given = parser.parse_args()
     with ExitStack() as stack:
@@ -133,11 +135,9 @@ def main() -> None:
             epoch_seconds=given.epoch_seconds,
             mlflow_away=given.mlflow_away,
         )
-    text = json.dumps(found, indent=2)
-    print(text)
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(text + "\n")
+    print(json.dumps(found, indent=2))
+    variant = f"seed{given.seed}" + ("-mlflow-away" if given.mlflow_away else "")
+    print(f"written to {record.write('chaos', variant, found, given.json)}")
     sys.exit(1 if found["problems"] else 0)
 
 

@@ -3,15 +3,13 @@
     python -m benchmarks.mirror [--trials 10000] [--through-server 1500] [--json FILE]
 
 Both in one run on one ledger, every trial with 20 metrics. Making the ledger, MLflow's tables and starting the server
-are not counted. The server is the one that docs/howto describes: one worker, no job execution, SQLite.
+are not counted. The server is one worker process without job execution on SQLite, as MLflow starts it by default.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -29,6 +27,8 @@ from workloads.progress import EpochDone, Finished
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from mlflow_server import MlflowServer
 
+from benchmarks import record
+
 METRICS = 20
 ARMS = 100
 SPEC = {
@@ -45,29 +45,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=10_000, help="copied straight to the store")
     parser.add_argument("--through-server", type=int, default=1_500, help="of these, copied through the server")
-    parser.add_argument("--json", type=Path, help="also write the findings there")
+    parser.add_argument("--json", type=Path, help="the findings  [default: benchmarks/results/mirror-cpu.json]")
     given = parser.parse_args()
-    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="longrange-mirror-") as place:
         folder = Path(place)
         with Ledger.open(folder / "ledger.db") as ledger:
             fill(ledger, given.trials)
             straight = copied(Mirror(f"sqlite:///{folder}/straight.db", ledger), given.trials)
             with MlflowServer(f"sqlite:///{folder}/served.db", folder) as server:
-                served = copied(
-                    Mirror(server.address, ledger), given.through_server, psutil.Process(server.process.pid)
-                )
+                process = psutil.Process(server.process.pid)
+                served = copied(Mirror(server.address, ledger), given.through_server, process)
     found = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load:.2f} before",
         "metrics_per_trial": METRICS,
         "straight_to_sqlite": straight,
         "through_server": served,
         "goals_trials_per_second": {"straight_to_sqlite": 40, "through_server": 15},
     }
     print(json.dumps(found, indent=2))
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(found, indent=2) + "\n")
+    print(f"written to {record.write('mirror', 'cpu', found, given.json)}")
 
 
 def fill(ledger: Ledger, trials: int) -> None:
