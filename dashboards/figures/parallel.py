@@ -91,7 +91,9 @@ def draw(info: ParallelInfo, theme: Theme = "light") -> go.Figure:
                 text=html.escape(said), x=at, y=height, showarrow=False, font={"size": 10}, yshift=7, **beside
             )
     titles = [html.escape(axis.title) for axis in info.coordinates]
-    chart.update_xaxes(tickvals=list(range(len(titles))), ticktext=titles, showgrid=False, zeroline=False)
+    chart.update_xaxes(
+        tickvals=list(range(len(titles))), ticktext=titles, showgrid=False, zeroline=False, tickangle=-25
+    )
     chart.update_yaxes(visible=False, range=[-0.06, 1.1])
     return chart
 
@@ -103,12 +105,14 @@ def _levels(name: str, values: pd.Series) -> Coordinate:
     return Coordinate(plain(name), tuple(levels.index(each) / top for each in said), said)
 
 
-def _order(level: str) -> tuple[bool, float, str]:
-    """Numbers by size before words."""
+def _order(level: str) -> tuple[int, float, str]:
+    """What an arm does not have first, then numbers by size, then words."""
+    if level == text.MISSING:
+        return 0, 0.0, level
     try:
-        return False, float(level), level
+        return 1, float(level), level
     except ValueError:
-        return True, 0.0, level
+        return 2, 0.0, level
 
 
 def _numbers(title: str, values: pd.Series, said: list[str]) -> Coordinate:

@@ -43,9 +43,7 @@ def render(view: View) -> list[Component]:
 def _all(view: View, held: Held) -> Component:
     figure = held.keep(lambda: held.parallel(view.metric, theme=view.theme), "parallel", view.metric, view.theme)
     drawn = parts.graph(figure, "parallel", "Parallel coordinates; the numbers are in the answer's table")
-    lead = (
-        "Each line is an arm of the whole sweep, the best 150 at most, in its block's colour."
-    )
+    lead = "Each line is an arm of the whole sweep, the best 150 at most, in its block's colour."
     return parts.card(drawn, title="All settings at once", lead=lead)
 
 
