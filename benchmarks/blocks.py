@@ -19,7 +19,7 @@ taken: of the whole block, and of the map alone (what the block called to form t
 
 Both forms run in one process and alternate, so that whatever slows the machine slows both; raw samples are kept, wall
 (on a GPU: CUDA events) and processor time. Speed-ups are ratios of medians. Peak memory, on the res3 map, is measured
-in one fresh process per form: on a CPU the growth of the resident set over the built block and its input after a
+in one fresh process per form, block and map alone: on a CPU the growth of the resident set over the built block and its input after a
 training step on a small map, on a GPU what the allocator reports. Cases share `--minutes`; those that find no time
 left are named in the file.
 """
@@ -33,6 +33,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +151,9 @@ def _measured(case: dict[str, Any], seconds: float, clock: str) -> dict[str, Any
     """Everything about one case, from child processes; a form that dies (out of memory) leaves its error."""
     forms = ["auto", "reference"] if "implementation" in case["config"] and case["plain_fits"] else ["auto"]
     found = record.spawn("benchmarks.blocks", {**case, "measure": "time", "forms": forms}, 60 + seconds)
-    for form in forms if case["map"] == "res3" else []:
-        peak = record.spawn("benchmarks.blocks", {**case, "measure": "memory", "forms": [form]}, 60 + seconds)
-        found[f"peak_memory_bytes_{form}"] = peak.get("bytes")
+    for part, form in product(("block", "map"), forms) if case["map"] == "res3" else []:
+        task = {**case, "measure": "memory", "part": part, "forms": [form]}
+        found[f"peak_memory_bytes_{part}_{form}"] = record.spawn("benchmarks.blocks", task, 60 + seconds).get("bytes")
     return {**found, "ratios": _ratios(found, clock)}
 
 
@@ -171,9 +172,10 @@ def _ratios(found: dict[str, Any], clock: str) -> dict[str, float]:
         if "map_reference" in seconds and seconds["map_reference"] < seconds["block_reference"]:
             shared = seconds["block_reference"] - seconds["map_reference"]
             ratios[f"{passes}_bound"] = seconds["block_reference"] / shared
-    ours, plain = (found.get(f"peak_memory_bytes_{form}") for form in ("auto", "reference"))
-    if ours and plain:
-        ratios["memory"] = ours / plain
+    for part in ("block", "map"):
+        ours, plain = (found.get(f"peak_memory_bytes_{part}_{form}") for form in ("auto", "reference"))
+        if ours and plain:
+            ratios[f"memory_{part}"] = ours / plain
     return ratios
 
 

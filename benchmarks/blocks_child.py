@@ -155,12 +155,15 @@ def _seconds(step: Step, backward: bool, device: torch.device) -> list[float]:
 
 
 def _memory(task: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Peak bytes of a training step of one form over the built block and its input."""
+    """Peak bytes of a training step of one form, block or map alone, over what was there before it."""
     (form,) = task["forms"]
     # What is allocated once per process whatever the map (threads, kernels, workspaces) is no memory of the form.
     small = {**task, "shape": _small(task["shape"])}
     _block_step(small, *_built(small, form, device))(True)
-    step = _block_step(task, *_built(task, form, device))
+    block, x = _built(task, form, device)
+    step = _block_step(task, block, x) if task["part"] == "block" else _map_step(task, block, x)
+    if step is None:
+        return {"bytes": None}
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)

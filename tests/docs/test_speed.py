@@ -20,7 +20,7 @@ ROW = {
     "shape": [2, 512, 8, 28, 28],
     "dtype": "float32",
     "forward_s_block_auto": [[0.5, 0.9], [0.7, 1.1], [0.6, 1.0]],
-    "ratios": {"forward_block": 1.5, "forward_bound": 4.0, "memory": 0.19},
+    "ratios": {"forward_block": 1.5, "forward_bound": 4.0, "memory_block": 0.3, "memory_map": 0.19},
 }
 FOUND = {
     "machine": MACHINE,
@@ -48,7 +48,7 @@ def test_no_measurement_is_said(speed):
 def test_rows_gaps_and_failures(speed, tmp_path, clock, milliseconds):
     (tmp_path / "blocks-cpu.json").write_text(json.dumps({**FOUND, "clock": clock}))
     page = speed.speed_page()
-    assert f"| nl gaussian | float32 | {milliseconds} | 1.50 | 4.00 |  |  |  |  | 0.19 |" in page
+    assert f"| nl gaussian | float32 | {milliseconds} | 1.50 | 4.00 |  |  |  |  | 0.30 | 0.19 |" in page
     assert "| nl gaussian | float32 | failed |" in page
     assert "Some CPU, 2 of 2 cores" in page
     assert "Not measured for want of time: bat on res4." in page
