@@ -34,7 +34,7 @@ from orchestrator.search_run import Replan, SearchRun, stopped_early
 from orchestrator.trial import Trial
 
 LEASE_SECONDS = 60.0
-FLUSH_SECONDS = 0.5
+FLUSH_SECONDS = 0.25
 MIRROR_SECONDS = 5.0
 LAST_SECONDS = 120.0  # how long the end of a run waits for a ledger that does not answer
 
@@ -195,7 +195,7 @@ def run_plan(
         retry_failed: run failed and infeasible trials again.
         reuse_changed: keep finished trials that ran under other code or data.
         keep_checkpoints: delete none.
-        asked_to_stop: polled twice a second; true ends the run as a budget does.
+        asked_to_stop: polled a few times a second; true ends the run as a budget does.
         replan: of a search: its plan with more configurations (`planner.search_planner`).
 
     Raises:

@@ -120,7 +120,9 @@ def test_ddp_and_deepspeed_through_ray_train_as_processes_started_by_hand(tmp_pa
     engines: list[dict[str, Any]] = [{}, {"engine": "deepspeed", "zero_stage": 2}]
     expected = [by_hand(tmp_path / f"script{n}", cache, **engine) for n, engine in enumerate(engines)]
     attempts = [digits(tmp_path, **engine) for engine in engines]
-    scripted = SPEC | {"workload": {"name": "scripted:Scripted", "script": "kill-once"}, "recipe": RECIPE}
+    # One process kills itself in the second of eight epochs; the other, which shares nothing with it, would go on.
+    killing = {"name": "scripted:Scripted", "script": "kill-once", "epoch_seconds": 1.0}
+    scripted = SPEC | {"workload": killing, "recipe": {**RECIPE, "epochs": 8}}
     with RayExecutor(workers=2) as executor:
         events = list(executor.run([*attempts, an_attempt(tmp_path, scripted)]))
     for attempt, script in zip(attempts, expected, strict=True):
