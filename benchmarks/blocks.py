@@ -19,9 +19,9 @@ taken: of the whole block, and of the map alone (what the block called to form t
 
 Both forms run in one process and alternate, so that whatever slows the machine slows both; raw samples are kept, wall
 (on a GPU: CUDA events) and processor time. Speed-ups are ratios of medians. Peak memory, on the res3 map, is measured
-in one fresh process per form, block and map alone: on a CPU the growth of the resident set over the built block and its input after a
-training step on a small map, on a GPU what the allocator reports. Cases share `--minutes`; those that find no time
-left are named in the file.
+in one fresh process per form, for the block and for its map: on a CPU the growth of the resident set over what was
+there after a training step on a small map, on a GPU what the allocator reports. Cases share `--minutes`; those that
+find no time left are named in the file.
 """
 
 from __future__ import annotations
