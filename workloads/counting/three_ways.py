@@ -68,7 +68,8 @@ def count_head(config: BackboneConfig) -> Piece:
     """The piece of the head, which is given the map that the config says leaves the last stage."""
     network, clip = _on_meta(config)
     chain = network.chain()
-    given = torch.empty((1, *list(config.stages().values())[-2].shape), device="meta")
+    before = [stage.shape for name, stage in config.stages().items() if name != "head"]
+    given = torch.empty((1, *before[-1]), device="meta") if before else clip  # features of frames go to the head as such
     head = {"head": chain["head"]}
     tally = executed.count(
         head, clip, config.name, {"head": [unit.long_range for unit in network.units("head")]}, given
