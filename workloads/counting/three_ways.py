@@ -69,7 +69,7 @@ def count_head(config: BackboneConfig) -> Piece:
     network, clip = _on_meta(config)
     chain = network.chain()
     before = [stage.shape for name, stage in config.stages().items() if name != "head"]
-    given = torch.empty((1, *before[-1]), device="meta") if before else clip  # features of frames go to the head as such
+    given = torch.empty((1, *before[-1]), device="meta") if before else clip  # frame features are the head's input
     head = {"head": chain["head"]}
     tally = executed.count(
         head, clip, config.name, {"head": [unit.long_range for unit in network.units("head")]}, given
