@@ -24,12 +24,13 @@ from orchestrator.failures import STOPPED_EARLY, Cause
 from orchestrator.fingerprint import code_fingerprint
 from orchestrator.meter import Meter
 from orchestrator.plan import Arm, Plan
+from orchestrator.planned import planned_sweep
 from orchestrator.provenance import driver as driver_facts
 from orchestrator.provenance import working_diff
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.owners import is_dead, new_owner
 from orchestrator.records.schema import ENDED, IMMUTABLE, State
-from orchestrator.records.values import Claim, PlannedArm, PlannedSweep, PlannedTrial, Refused
+from orchestrator.records.values import Claim
 from orchestrator.search_run import Replan, SearchRun, stopped_early
 from orchestrator.trial import Trial
 
@@ -128,43 +129,6 @@ def split(plan: Plan, ledger: Ledger, fingerprints: Mapping[str, str]) -> Split:
 def fingerprints(plan: Plan) -> dict[str, str]:
     """arm_id -> hash of the sources that can change its result."""
     return {arm.arm_id: code_fingerprint(arm.spec) for arm in plan.arms}
-
-
-def planned_sweep(plan: Plan, code: Mapping[str, str]) -> PlannedSweep:
-    """A plan as the ledger records it."""
-    workloads = {arm.spec.workload.name: arm.spec.workload for arm in plan.arms}
-    definition = {
-        **plan.sweep.to_json(),
-        "caveat": " ".join(sorted({type(workload).caveat for workload in workloads.values()})).strip(),
-        "estimate": plan.estimate(),
-        "duplicates": [{"label": item.label, "same_as": item.same_as} for item in plan.duplicates],
-        **({} if plan.search is None else {"drawn": plan.search["drawn"]}),
-    }
-    arms = [
-        PlannedArm(
-            arm.arm_id,
-            arm.label,
-            {key: value for key, value in Trial(arm.spec).content.items() if key != "seed"},
-            arm.settings,
-            arm.is_control,
-            arm.profile,
-        )
-        for arm in plan.arms
-    ]
-    trials = [
-        PlannedTrial(
-            trial.trial_id,
-            arm.arm_id,
-            trial.spec.seed,
-            code[arm.arm_id],
-            arm.spec.workload.fingerprint(),
-            arm.price.seconds,
-        )
-        for arm, trial in plan.ordered()
-    ]
-    rejections = [Refused(item.label, item.settings, item.reason) for item in plan.rejected]
-    reproduces = plan.sweep.reproduces.to_json() if plan.sweep.reproduces else None
-    return PlannedSweep(plan.sweep.name, plan.sweep.question, definition, arms, trials, rejections, reproduces)
 
 
 def run_plan(

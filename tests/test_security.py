@@ -140,15 +140,15 @@ def test_a_local_ray_listens_on_loopback() -> None:
     pytest.importorskip("ray")
     import sys
 
-    from orchestrator.execution import ray_tune
+    from orchestrator.execution import ray_address
 
     if sys.platform != "linux":
         pytest.skip("only Linux has a loopback net without set-up")
-    assert ray_tune._loopback() == {"_node_ip_address": "127.0.0.11"}
+    assert ray_address.loopback() == {"_node_ip_address": "127.0.0.11"}
     (file,) = {file for file, name, _ in calls() if name == "ray.init"}
     local = [call for _, name, call in calls() if name == "ray.init" and keyword(call, "address") is None]
     assert file == "orchestrator/execution/ray_tune.py"
-    assert all("_loopback()" in ast.unparse(call) and keyword(call, "include_dashboard") == "False" for call in local)
+    assert all("loopback()" in ast.unparse(call) and keyword(call, "include_dashboard") == "False" for call in local)
 
 
 def test_passwords_are_not_shown() -> None:

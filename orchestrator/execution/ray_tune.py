@@ -14,8 +14,6 @@ import logging
 import os
 import pickle
 import signal
-import socket
-import sys
 import tempfile
 import threading
 import time
@@ -27,10 +25,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self
 
-from orchestrator.errors import LongrangeError, UserError
+from orchestrator.errors import LongrangeError
 from orchestrator.events import AttemptFailed, Ended, Event, Started
 from orchestrator.execution.base import Attempt, Further, Resources, StopFile, follow_up, nothing_further
 from orchestrator.execution.group import supervise
+from orchestrator.execution.ray_address import check_answers, loopback
 from orchestrator.execution.worker import hang_marker, run_attempt, watched
 from orchestrator.failures import Cause
 
@@ -55,7 +54,6 @@ from ray.tune.search import Searcher  # noqa: E402
 
 JOB_SECONDS = 5.0  # short trials are packed until a job is about this long
 JOB_TRIALS = 100
-REACH_SECONDS = 5.0
 LEAVING = "asked to go"  # says a worker that got SIGTERM, when it has told everything
 STEP_SECONDS = 0.25  # how long a worker gathers events before it reports
 
@@ -85,11 +83,11 @@ class RayExecutor:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
             if self._address:
-                _answers(self._address)
+                check_answers(self._address)
                 ray.init(address=self._address, **quiet)
             else:
                 # Said, since without it Ray would join whatever cluster was started on this machine.
-                ray.init("local", num_cpus=self._workers, include_dashboard=False, **_loopback(), **quiet)
+                ray.init("local", num_cpus=self._workers, include_dashboard=False, **loopback(), **quiet)
         except (OSError, RuntimeError) as error:
             raise LongrangeError(f"cannot start or reach Ray at {self._address or 'this machine'}: {error}") from error
         self._started = True
@@ -393,33 +391,3 @@ def _placement(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     needs: Resources = config["resources"]
     own = {"CPU": needs.cpus, "GPU": needs.gpus}
     return tune.PlacementGroupFactory([own] if needs.workers == 1 else [{}, *[own] * needs.workers])
-
-
-def _answers(address: str) -> None:
-    """Fail at once where nothing listens; Ray itself would try for minutes.
-
-    Raises:
-        UserError: the address of another of Ray's protocols.
-        ConnectionError: no connection within `REACH_SECONDS`.
-    """
-    if "://" in address:
-        raise UserError(
-            f"--ray {address}: the driver must run on a node of the cluster (`--ray auto` there); from elsewhere, send "
-            "the sweep as a job: longrange submit SWEEP --ray http://HOST:8265"
-        )
-    host, colon, port = address.rpartition(":")
-    if not (colon and port.isdigit()):
-        return  # `auto`: Ray looks for a node on this machine
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
-    except OSError as error:
-        raise ConnectionError(f"nothing answers there ({error})") from error
-
-
-def _loopback() -> dict[str, str]:
-    """Keep a local Ray off the network: it would listen on every interface, and its job port runs anyone's code.
-
-    127.0.0.1 is rewritten by Ray to the machine's outer address; any other address of the loopback net is kept, and
-    only Linux has those without set-up.
-    """
-    return {"_node_ip_address": "127.0.0.11"} if sys.platform == "linux" else {}

@@ -1,0 +1,46 @@
+"""A plan as the ledger records it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.plan import Plan
+from orchestrator.records.values import PlannedArm, PlannedSweep, PlannedTrial, Refused
+from orchestrator.trial import Trial
+
+
+def planned_sweep(plan: Plan, code: Mapping[str, str]) -> PlannedSweep:
+    """A plan as the ledger records it."""
+    workloads = {arm.spec.workload.name: arm.spec.workload for arm in plan.arms}
+    definition = {
+        **plan.sweep.to_json(),
+        "caveat": " ".join(sorted({type(workload).caveat for workload in workloads.values()})).strip(),
+        "estimate": plan.estimate(),
+        "duplicates": [{"label": item.label, "same_as": item.same_as} for item in plan.duplicates],
+        **({} if plan.search is None else {"drawn": plan.search["drawn"]}),
+    }
+    arms = [
+        PlannedArm(
+            arm.arm_id,
+            arm.label,
+            {key: value for key, value in Trial(arm.spec).content.items() if key != "seed"},
+            arm.settings,
+            arm.is_control,
+            arm.profile,
+        )
+        for arm in plan.arms
+    ]
+    trials = [
+        PlannedTrial(
+            trial.trial_id,
+            arm.arm_id,
+            trial.spec.seed,
+            code[arm.arm_id],
+            arm.spec.workload.fingerprint(),
+            arm.price.seconds,
+        )
+        for arm, trial in plan.ordered()
+    ]
+    rejections = [Refused(item.label, item.settings, item.reason) for item in plan.rejected]
+    reproduces = plan.sweep.reproduces.to_json() if plan.sweep.reproduces else None
+    return PlannedSweep(plan.sweep.name, plan.sweep.question, definition, arms, trials, rejections, reproduces)
