@@ -180,3 +180,20 @@ def test_arms_get_resources_of_their_own_and_workers_check_them(attempts: Attemp
     half = ray.remote(num_cpus=0.5)(misplaced)
     assert ray.get(half.remote(Resources(cpus=0.5))) is None
     assert "the plan says {'CPU': 1.0" in ray.get(half.remote(Resources(cpus=1.0)))
+
+
+def test_attempts_that_come_later_run_too(executor: Executor, attempts: Attempts) -> None:
+    first, *later = attempts()
+    ended: list[str] = []
+
+    def further() -> list[Attempt] | None:
+        if not later:
+            return None
+        drawn = 2 - len(later) + 1
+        return [later.pop(0)] if len(ended) >= drawn else []  # as a search that waits for what it has drawn
+
+    wanted = [first.trial_id, *(one.trial_id for one in later)]
+    for event in executor.run([first], further):
+        if isinstance(event, Ended):
+            ended.append(event.trial_id)
+    assert ended == wanted
