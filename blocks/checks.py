@@ -33,6 +33,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
     if origin is tuple:
         parts = get_args(hint)
+        if parts[-1] is Ellipsis:
+            return isinstance(value, tuple) and all(_fits(item, parts[0]) for item in value)
         return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
     if origin in (Union, types.UnionType):
         return any(_fits(value, part) for part in get_args(hint))
@@ -47,7 +49,10 @@ def _spell(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(repr, get_args(hint)))
     if get_origin(hint) is tuple:
-        return f"a list of {len(get_args(hint))} {get_args(hint)[0].__name__}s"
+        first, *rest = get_args(hint)
+        if rest == [Ellipsis]:
+            return f"a list, each item {_spell(first)}"
+        return f"a list of {1 + len(rest)} {first.__name__}s"
     return str(getattr(hint, "__name__", hint))
 
 

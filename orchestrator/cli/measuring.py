@@ -102,6 +102,8 @@ def check_block(block: str, as_json: bool) -> None:
         findings = check(block)
     except UnknownBlock as error:
         raise UserError(str(error)) from error
+    except (ValueError, TypeError) as error:  # what is wrong with a check's case is a finding
+        raise UserError(f"{block}: its default config is not valid: {error}") from error
     if as_json:
         echo_json({"block": block, "findings": [finding.__dict__ | {"shape": finding.shape} for finding in findings]})
     elif findings:

@@ -25,6 +25,7 @@ class Everything(BlockConfig):
     ratio: float = 0.5
     sides: tuple[int, int, int] = (1, 2, 3)
     maybe: int | None = None
+    axes: tuple[Literal["t", "h", "w"], ...] = ("t",)
 
 
 @pytest.mark.parametrize("config", EVERY_CONFIG, ids=str)
@@ -56,7 +57,8 @@ def test_configs_are_frozen_and_hashable():
         ({"ratio": "1"}, "ratio must be float, given '1'"),
         ({"sides": [1, 2]}, r"sides must be a list of 3 ints, given \(1, 2\)"),
         ({"maybe": "x"}, "maybe must be .*, given 'x'"),
-        ({"colour": 1}, "unknown field 'colour', allowed: choice, flag, count, ratio, sides, maybe"),
+        ({"axes": ["t", "x"]}, r"axes must be a list, each item one of 't', 'h', 'w', given \('t', 'x'\)"),
+        ({"colour": 1}, "unknown field 'colour', allowed: choice, flag, count, ratio, sides, maybe, axes"),
         ({"cuont": 1}, "did you mean 'count'"),
     ],
 )
@@ -71,8 +73,8 @@ def test_all_wrong_values_come_in_one_message():
 
 
 def test_lists_become_tuples_and_whole_numbers_floats():
-    config = Everything.parse({"sides": [3, 2, 1], "ratio": 1, "maybe": 4})
-    assert (config.sides, config.ratio, config.maybe) == ((3, 2, 1), 1, 4)
+    config = Everything.parse({"sides": [3, 2, 1], "ratio": 1, "maybe": 4, "axes": ["h", "w"]})
+    assert (config.sides, config.ratio, config.maybe, config.axes) == ((3, 2, 1), 1, 4, ("h", "w"))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from blocks import registry
 from blocks.contract import check_block
+from orchestrator.cli import cli
+from orchestrator.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs/examples/my_block"
 
@@ -35,3 +38,15 @@ def test_its_entry_point_makes_the_name_known(importable, monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: points)
     assert registry.parse_config({"name": "mean", "bias": False}).bias is False
     assert check_block("mean") == []
+
+
+def test_a_default_that_is_not_valid_is_one_line(tmp_path, monkeypatch):
+    source = (FOLDER / "my_block/__init__.py").read_text()
+    assert "bias: bool = True" in source
+    (tmp_path / "bad_default.py").write_text(source.replace("bias: bool = True", "bias: bool = 3"))
+    monkeypatch.syspath_prepend(tmp_path)
+    answer = CliRunner().invoke(cli, ["check-block", "bad_default:MeanBlock"])
+    assert isinstance(answer.exception, UserError)
+    assert str(answer.exception) == (
+        "bad_default:MeanBlock: its default config is not valid: block 'mean': bias must be bool, given 3"
+    )
