@@ -33,8 +33,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
     if origin is tuple:
         parts = get_args(hint)
-        if parts[-1] is Ellipsis:
-            return isinstance(value, tuple) and all(_fits(item, parts[0]) for item in value)
+        if isinstance(value, tuple) and parts[-1] is Ellipsis:
+            parts = parts[:1] * len(value)
         return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
     if origin in (Union, types.UnionType):
         return any(_fits(value, part) for part in get_args(hint))

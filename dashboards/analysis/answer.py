@@ -26,7 +26,7 @@ class Answer:
         certainty: how sure it is, a few words.
         level: `certain`, `undecided` or `empty` (no result yet).
         best: arm_id of the highest mean (of those better than the control, if any), or None.
-        leading: arm_ids that are better than the control and cannot be told apart from `best`.
+        leading: arm_ids that cannot be told apart from `best`, shown to beat the control or not.
     """
 
     sentence: str
@@ -83,14 +83,16 @@ def leading(scores: Scores, best: str) -> list[str]:
 
 def _certain(better: pd.DataFrame, others: pd.DataFrame, control: dict[str, Any], scores: Scores) -> Answer:
     best_id, best = str(better.index[0]), frames.records(better)[0]
-    group = [arm for arm in leading(scores, best_id) if arm in better.index]
+    # Arms that are not shown to beat the control count too: one of them may even have the higher mean.
+    group = [arm for arm in leading(scores, best_id) if arm in others.index]
     name = control["label"]
     gain = f"{signed(best['difference'])} points {interval(best['diff_low'], best['diff_high'], sign=True)} over {name}"
     ratio = _ratio(best, control)
     at = f" at {ratio} its executed MACs" if ratio else ""
     if group:
         rest = f"; {len(group)} of {count(len(others) - 1, 'other arm')} cannot be told apart from it"
-        sentence = f"{best['label']} leads with {gain}{at}{rest}{_thrifty(better, best_id, scores)}."
+        leads = "leads" if str(others.index[0]) == best_id else f"leads among those shown to beat {name},"
+        sentence = f"{best['label']} {leads} with {gain}{at}{rest}{_thrifty(better, best_id, scores)}."
     else:
         rest = ", and is better than every other arm" if len(others) > 1 else ""
         sentence = f"{best['label']} is best: {gain}{at}{rest}."

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import dashboard_ledgers as ledgers
@@ -101,3 +102,17 @@ def test_the_answer_function_reads_the_table_it_is_given(quickstart: dashboards.
     table = quickstart.table()
     table.loc[table["label"] != "none", "verdict"] = "undecided"
     assert answer(table, quickstart.scores()).sentence.startswith("No arm is shown to be better than none")
+
+
+def test_an_undecided_arm_with_a_higher_mean_is_not_called_worse(quickstart: dashboards.Sweep) -> None:
+    table, scores = quickstart.table(), quickstart.scores()
+    best = quickstart.answer().best
+    runner_up = next(arm for arm in table.index if arm != best and not table.loc[arm, "is_control"])
+    values = scores.values.copy()
+    values.loc[runner_up] = [float("nan")] * (values.shape[1] - 1) + [99.5]  # one seed: nothing can be said of it
+    table.loc[runner_up, ["mean", "n", "verdict"]] = [99.5, 1, "undecided"]
+    found = answer(table, replace(scores, values=values))
+    assert found.best == best
+    assert runner_up in found.leading
+    assert "leads among those shown to beat none" in found.sentence
+    assert "cannot be told apart from it" in found.sentence
