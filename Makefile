@@ -23,14 +23,15 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n 2 -m "not slow"
 
-# Exactly what CI runs. Tests that start clusters and browsers can starve each other on a small machine: what failed
-# beside others is judged once more alone, and has to pass there.
+# Exactly what CI runs. Three workers, since many slow tests wait for servers; idle ones take over what others have left.
+# Tests that start clusters and browsers can starve each other on a small machine: what failed beside others is judged
+# once more alone, and has to pass there.
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n 2 || $(BIN)/pytest -q --last-failed
+	$(BIN)/pytest -q -n 3 --dist worksteal --durations 15 || $(BIN)/pytest -q --last-failed
 
 # Known weaknesses of the pinned versions; pip-audit gets an environment of its own.
 audit:
