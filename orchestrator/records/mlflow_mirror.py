@@ -353,11 +353,12 @@ def _open_client(uri: str) -> Any:
 
 
 def _knock(uri: str) -> None:
-    """Find out at once that a database server is down: MLflow would try for two minutes."""
+    """Find out at once that a database cannot be opened: MLflow would try for two minutes."""
     with contextlib.suppress(ArgumentError):  # the address of an MLflow server
         url = make_url(uri)
-        if url.get_backend_name() == "postgresql":
-            engine = create_engine(url, connect_args={"connect_timeout": 10})
+        waits = {"postgresql": {"connect_timeout": 10}, "sqlite": {}}.get(url.get_backend_name())
+        if waits is not None:
+            engine = create_engine(url, connect_args=waits)
             engine.connect().close()
             engine.dispose()
 
