@@ -6,20 +6,22 @@
 
 A step is forward, cross-entropy, backward and SGD on clips that are on the device already: decoding has a benchmark of
 its own. The base line `plain-tf32` is the straightforward loop: eager, contiguous, N x N maps as the papers write them
-(`implementation="reference"`), matrix products in TF32. Speed-ups are ratios of median step times to it within one
-run; every case is a process of its own, so that no setting inherits another's memory or compiled code. Cases that
-fail or find no time left are named in the file.
+(`implementation="reference"`), matrix products in TF32. Speed-ups are ratios of clips per second to it within one
+run, by median step times; every case is a process of its own, so that no setting inherits another's memory or compiled
+code. A case that does not fit the GPU's memory is run again with half the batch, and its row says with how many clips.
+Cases that fail or find no time left are named in the file.
 
 MFU (model FLOPs utilisation) is 6 x executed MACs x clips per second (2 per MAC, forward once and backward twice) over
-the device's dense peak for the number format. MACs are counted, not measured, and recomputation in a backward pass
-does not count. Devices that are not in `PEAK_TFLOPS` need `--peak-tflops` for an MFU; a CPU has none.
+the device's dense peak for the number format. MACs are those of the block's definition: an evaluation that saves some
+has a higher MFU, and recomputation in a backward pass does not count. Devices that are not in `PEAK_TFLOPS` need
+`--peak-tflops` for an MFU; a CPU has none.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -43,11 +45,12 @@ BLOCKS: dict[str, dict[str, Any]] = {
 }
 PLACES = {"res3": (0, 2), "res4": (0, 2, 4)}  # five blocks, where the papers have them
 
-# Dense peaks in TFLOP/s as the vendor's data sheets print them (SXM modules).
+# Dense peaks in TFLOP/s as the vendor's data sheets print them, by what the driver's name of the device holds. Cards
+# (PCIe, NVL) have other clocks and fewer cores than the SXM modules; an A100 has the same peaks as either.
 PEAK_TFLOPS = {
-    "H200": {"fp32": 67.0, "tf32": 494.7, "bf16": 989.4},
-    "H100": {"fp32": 66.9, "tf32": 494.7, "bf16": 989.4},
-    "A100": {"fp32": 19.5, "tf32": 156.0, "bf16": 312.0},
+    r"\bH200(?! NVL)": {"fp32": 67.0, "tf32": 494.7, "bf16": 989.4},
+    r"\bH100(?! (PCIe|NVL))": {"fp32": 66.9, "tf32": 494.7, "bf16": 989.4},
+    r"\bA100": {"fp32": 19.5, "tf32": 156.0, "bf16": 312.0},
 }
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -92,19 +95,20 @@ class Mixed(nn.Module):
 
 
 def main() -> None:
-    """Run the cases asked for and write `results/training-<device>-<time>.json`."""
+    """Run the cases asked for and write `results/training-<device>.json`."""
     arguments = _arguments()
     if arguments.child:
         print(json.dumps(_child(json.loads(arguments.child))))
         return
     rows, end = [], time.monotonic() + 60 * arguments.minutes
     for case in _cases(arguments):
-        left = end - time.monotonic()
-        done = record.spawn("benchmarks.training", case, left) if left > 0 else {"error": "no time left"}
-        rows.append(case | done)
+        rows.append(_measured(case, end))
         _add_speedup(rows)
         print(_line(rows[-1]), flush=True)
-    print(f"wrote {record.write('training', arguments.device, {'rows': rows}, arguments.out)}")
+    found = {"best": _best(rows), "rows": rows}
+    for block, row in found["best"].items():
+        print(f"{block:5} fastest: {row['setting']}, {row['speedup']:.2f}x of {BASE_LINE}")
+    print(f"wrote {record.write('training', arguments.device, found, arguments.out)}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -136,6 +140,15 @@ def _cases(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
+def _measured(case: dict[str, Any], end: float) -> dict[str, Any]:
+    """The case's row: with the batch asked for or, where that does not fit, half of it, and so on."""
+    left = end - time.monotonic()
+    done = record.spawn("benchmarks.training", case, left) if left > 0 else {"error": "no time left"}
+    if "out of memory" in done.get("error", "") and case["batch"] > 1:
+        return _measured(case | {"batch": case["batch"] // 2}, end)
+    return case | done
+
+
 def _child(case: dict[str, Any]) -> dict[str, Any]:
     setting, device = SETTINGS[case["setting"]], case["device"]
     spec = _spec(case, setting)
@@ -154,13 +167,15 @@ def _child(case: dict[str, Any]) -> dict[str, Any]:
         model = Mixed(model, device)
     if setting.compiled:
         model.compile()
+    if device == "cuda":  # cuDNN tries its kernels here: their workspaces are no part of a step's memory
+        measure(model, clips, training=True, warmup=0, samples=3)
     found = measure(model, clips, training=True, warmup=3, samples=case["samples"])
     macs = profile(spec).executed_macs
     return {
+        **found.model_dump(),
         "clips_per_second": case["batch"] * 1e3 / found.p50_ms,
         "executed_macs_per_clip": macs,
         "mfu_percent": _mfu(case, setting, macs, found.p50_ms),
-        **found.model_dump(),
     }
 
 
@@ -176,7 +191,7 @@ def _spec(case: dict[str, Any], setting: Setting) -> ModelSpec:
 def _mfu(case: dict[str, Any], setting: Setting, macs: int, step_ms: float) -> float | None:
     """Percent of the device's dense peak; None where the peak is not known."""
     name = torch.cuda.get_device_name() if case["device"] == "cuda" else ""
-    known = [peaks[setting.precision] for device, peaks in PEAK_TFLOPS.items() if device in name]
+    known = [peaks[setting.precision] for device, peaks in PEAK_TFLOPS.items() if re.search(device, name)]
     peak = case["peak_tflops"] or (known[0] if known else None)
     return None if peak is None else 100 * 6 * macs * case["batch"] / (step_ms / 1e3) / (peak * 1e12)
 
@@ -185,8 +200,17 @@ def _add_speedup(rows: list[dict[str, Any]]) -> None:
     """The newest row's speed-up over its block's base line, where both ran."""
     row = rows[-1]
     base = [other for other in rows if other["block"] == row["block"] and other["setting"] == BASE_LINE]
-    if base and "latency_ms" in row and "latency_ms" in base[0]:
-        row["speedup"] = statistics.median(base[0]["latency_ms"]) / statistics.median(row["latency_ms"])
+    if base and "error" not in row and "error" not in base[0]:
+        row["speedup"] = row["clips_per_second"] / base[0]["clips_per_second"]
+
+
+def _best(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The fastest setting of every block that has a base line."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row.get("speedup", 0.0) > best.get(row["block"], {"speedup": 0.0})["speedup"]:
+            best[row["block"]] = {"setting": row["setting"], "speedup": row["speedup"]}
+    return best
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -196,7 +220,8 @@ def _line(row: dict[str, Any]) -> str:
     speedup = f"{row['speedup']:.2f}x" if "speedup" in row else "-"
     memory = row["peak_memory_bytes"]
     return (
-        f"{row['block']:5} {row['setting']:34} {row['clips_per_second']:8.1f} clips/s  MFU {mfu:>7}  "
+        f"{row['block']:5} {row['setting']:34} batch {row['batch']:2} "
+        f"{row['clips_per_second']:8.1f} clips/s  MFU {mfu:>7}  "
         f"{'-' if memory is None else f'{memory / 2**30:.2f} GiB':>9}  {speedup:>6} of {BASE_LINE}"
     )
 
