@@ -31,8 +31,9 @@ from orchestrator.sweep import load_sweep, shipped_sweeps
 def submit(sweep: str, address: str, excludes: tuple[str, ...], follow: bool, run_options: tuple[str, ...]) -> None:
     """Run a sweep as a job on a Ray cluster, where `longrange` is installed.
 
-    The working directory goes along, without data, results and what .gitignore names. Other options are those of
-    `longrange run`. Passwords belong into the cluster's environment: whoever sees its dashboard sees the job's command.
+    The working directory goes along, without data, results, secrets (.env, keys) and what .gitignore names. Other
+    options are those of `longrange run`. Passwords belong into the cluster's environment: whoever sees its dashboard
+    sees the job's command.
 
     \b
     longrange submit quickstart --ray http://head:8265 --out /shared/runs/quickstart

@@ -13,11 +13,13 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from orchestrator.errors import LongrangeError, UserError
 
-# What a job does not need from the working directory, besides what .gitignore names: data, results, environments.
+# What a job does not need from the working directory, besides what .gitignore names: data, results, environments; and
+# what it must not take along, since every holder of the cluster's token can read it there: secrets.
 EXCLUDED = (
     *("runs/", "data/", "datasets/", "checkpoints/", "mlruns/", ".git/", ".venv/", "venv/", "**/__pycache__/"),
     *("*.mp4", "*.avi", "*.mkv", "*.mov", "*.webm", "*.jpg", "*.jpeg", "*.png", "*.tfrecord", "*.hdf5", "*.h5"),
     *("*.npy", "*.npz", "*.pt", "*.pth", "*.ckpt", "*.safetensors", "*.db", "*.sqlite", "*.tar", "*.gz", "*.zip"),
+    *(".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".netrc", ".pgpass", ".ssh/", ".aws/", ".ray/"),
 )
 POLL_SECONDS = 1.0
 START_SECONDS = 60.0

@@ -18,7 +18,7 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,11 +94,14 @@ class Content:
             Files that stayed and differ from the archive's.
 
         Raises:
+            UserError: a link leads from the run folder to where a file would go.
             LedgerError: the folder cannot be written.
         """
         differing = []
         for source in sorted(path for path in (self.folder / "files").rglob("*") if path.is_file()):
             target = root / source.relative_to(self.folder / "files")
+            if not target.parent.resolve().is_relative_to(root.resolve()):
+                raise UserError(f"{target.parent} is a link out of {root}; remove it, and import again")
             if target.exists():
                 differing += [target] if _sha256(target) != _sha256(source) else []
                 continue
@@ -235,23 +238,32 @@ def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _is_harmless(name: str) -> bool:
-    """Rows of a table, or a path that stays below files/ on every system."""
+    """Rows of a table, or an artifact's path, which stays below files/ on every system."""
     if ROWS.fullmatch(name):
         return True
-    root, _, rest = name.partition("/")
-    return root == "files" and all(PART.fullmatch(part) and part not in (".", "..") for part in rest.split("/"))
+    root, *parts = name.split("/")
+    return root == "files" and _travels(parts)
+
+
+def _travels(parts: Sequence[str]) -> bool:
+    """Artifacts go along, and come in: nothing hidden, no databases, and nothing that steers `resume` (`LEFT_OUT`).
+
+    Letters' case is left aside, as some file systems do.
+    """
+    small = [part.casefold() for part in parts]
+    if not small or small[0] in LEFT_OUT:
+        return False
+    return all(PART.fullmatch(part) and part[0] != "." and not DATABASE.fullmatch(part) for part in small)
 
 
 def _artifacts(root: Path) -> dict[str, Path]:
-    """The files of a run folder that go along: no links, nothing hidden, no databases."""
+    """The files of a run folder that go along; links do not."""
     found = {}
     for path in root.rglob("*"):
         parts = path.relative_to(root).parts
-        skipped = parts[0] in LEFT_OUT or any(part.startswith(".") or DATABASE.fullmatch(part) for part in parts)
         linked = any(parent.is_symlink() for parent in (path, *path.parents) if root in parent.parents)
-        name = "/".join(parts)
-        if path.is_file() and not skipped and not linked and _is_harmless(f"files/{name}"):
-            found[name] = path
+        if path.is_file() and not linked and _travels(parts):
+            found["/".join(parts)] = path
     return found
 
 

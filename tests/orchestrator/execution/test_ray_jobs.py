@@ -98,7 +98,7 @@ def cluster(_support_on_path: None) -> Iterator[tuple[str, dict[str, str]]]:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_sweep_runs_as_a_job_with_its_file_and_without_its_data(
+def test_a_sweep_runs_as_a_job_with_its_file_and_without_data_and_secrets(
     tmp_path: Path, cluster: tuple[str, dict[str, str]]
 ) -> None:
     address, env = cluster
@@ -107,6 +107,9 @@ def test_a_sweep_runs_as_a_job_with_its_file_and_without_its_data(
     (work / "data" / "clip.txt").write_text("x")
     (work / "clip.mp4").write_bytes(b"x")
     (work / "notes.txt").write_text("x")
+    (work / ".ssh").mkdir()
+    for secret in (".env", ".env.production", "server.pem", ".pgpass", ".ssh/config"):
+        (work / secret).write_text("secret")
     (work / "mine.yaml").write_text(SWEEP)
     command = [str(BIN / "longrange"), "submit", "mine.yaml", "--ray", address, "--follow", "--exclude", "notes.txt"]
     command += ["--out", str(out), "--quiet"]

@@ -218,6 +218,18 @@ def test_artifacts_go_along_but_secrets_links_and_databases_stay(source: Ledger,
     assert found == ["figures/ü frontier.svg", "plan.json"]
 
 
+def test_a_link_in_the_run_folder_leads_no_file_out_of_it(source: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "source" / "figures").mkdir(parents=True)
+    (tmp_path / "source" / "figures" / "one.svg").write_text("x")
+    file = archive.export(source, NAME, tmp_path / "a.tar", artifacts=tmp_path / "source").archive
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "figures").symlink_to(tmp_path / "outside")
+    with archive.opened(file) as content, pytest.raises(UserError, match=r"figures is a link out of .*remove it"):
+        content.write_files(tmp_path / "run")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
 def rewritten(file: Path, change: Callable[[str, bytes, tarfile.TarFile], bytes | None]) -> Path:
     """A copy of an archive in which `change` has replaced or dropped members, or added some before them."""
     target = file.with_name("changed.tar")
@@ -294,6 +306,15 @@ def hostile(name: str, kind: bytes, link: str = "") -> Callable[[str, bytes, tar
         ("files/link", tarfile.LNKTYPE, "manifest.json"),
         ("files/pipe", tarfile.FIFOTYPE, ""),
         ("files/folder", tarfile.DIRTYPE, ""),
+        # What `longrange export` never writes: they would steer a later `longrange resume` of the run folder.
+        ("files/run.json", tarfile.REGTYPE, ""),
+        ("files/RUN.JSON", tarfile.REGTYPE, ""),
+        ("files/cancel", tarfile.REGTYPE, ""),
+        ("files/checkpoints/0123/step.safetensors", tarfile.REGTYPE, ""),
+        ("files/ledger.db-journal", tarfile.REGTYPE, ""),
+        ("files/figures/.hidden", tarfile.REGTYPE, ""),
+        ("files/", tarfile.REGTYPE, ""),
+        ("files", tarfile.REGTYPE, ""),
     ],
 )
 def test_members_that_lead_elsewhere_are_refused(file: Path, name: str, kind: bytes, link: str) -> None:
