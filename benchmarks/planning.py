@@ -29,13 +29,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import record
 from orchestrator.plan import make_plan
 from orchestrator.sweep import parse_sweep
 from workloads.counting import profile_all
 from workloads.registry import parse_backbone
 from workloads.spec import ModelSpec
 
-RESULTS = Path(__file__).parent / "results"
 GOALS = {"plan": ("wall_s", 60.0, 1024.0), "different": ("wall_s", 60.0, 1024.0), "first": ("profile_s", 3.0, 1024.0)}
 
 # 5 x 4 x 5 x 5 = 500 models, 4 recipes each, 5 seeds; the control adds 5 trials.
@@ -192,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", action="store_true", help="also count the models, from an empty cache")
     parser.add_argument("--processes", type=int, default=2, help="workers that count (2)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "planning.json", help="file to write with --profile")
+    parser.add_argument("--out", type=Path, help="file to write with --profile instead of one under benchmarks/results")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.case:
@@ -204,10 +204,8 @@ def main() -> None:
     _start_times()
     if given.profile:
         cases = {name: run_case(name, given.processes) for name in CASES}
-        machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "processes": given.processes}
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps({"machine": machine, "cases": cases}, indent=1) + "\n")
-        print(given.out.read_text())
+        print(json.dumps(cases, indent=1))
+        print("wrote", record.write("planning", "cpu", {"processes": given.processes, "cases": cases}, given.out))
 
 
 def _start_times() -> None:

@@ -8,9 +8,11 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from orchestrator.provenance import versions
+from workloads.processor import processor_name
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "ray", "mlflow", "sqlalchemy", "av", "dash", "plotly", "fvcore", "deepspeed")
@@ -41,29 +43,15 @@ def write(name: str, variant: str, found: dict[str, Any], file: Path | None = No
 def machine(device: str) -> dict[str, Any]:
     """Processor, cores, load, versions, and the GPU where `device` is one."""
     found = {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "load_average": os.getloadavg(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "packages": versions(_PACKAGES),
     }
     if device == "cuda":
         import torch
 
         found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     return found
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -151,12 +151,10 @@ class HGNLConfig(BlockConfig):
         return wrong
 
     def problems(self, shape: Shape) -> list[str]:
-        found = indivisible(shape.channels, self.reduction, "reduction") + indivisible(shape.channels, self.g1, "g1")
-        if not found and (shape.channels // self.reduction) % self.g1:
-            width = shape.channels // self.reduction
-            found.append(
-                f"m1 = {shape.channels} / {self.reduction} = {width} channels are not divisible by g1={self.g1}"
-            )
+        m, m1 = shape.channels, shape.channels // self.reduction
+        found = indivisible(m, self.reduction, "reduction") + indivisible(m, self.g1, "g1")
+        if not found and m1 % self.g1:
+            found.append(f"m1 = {m} / {self.reduction} = {m1} channels are not divisible by g1={self.g1}")
         return found
 
 
@@ -319,11 +317,9 @@ class BATConfig(BlockConfig):
         width = shape.channels // self.reduction
         if self.k:
             found += indivisible(width, self.k, "k")
-        if self.matrix != "full" and min(shape.height, shape.width) < self.s:
-            found.append(
-                f"s={self.s} is larger than the {shape.height} x {shape.width} map: "
-                f"use s <= {min(shape.height, shape.width)}"
-            )
+        most = min(shape.height, shape.width)
+        if self.matrix != "full" and most < self.s:
+            found.append(f"s={self.s} is larger than the {shape.height} x {shape.width} map: use s <= {most}")
         if self.temporal and self.k:
             found += indivisible(width, self.kt, "kt")
             if shape.frames % self.ts:
@@ -332,52 +328,48 @@ class BATConfig(BlockConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SEConfig(BlockConfig):
+class BottleneckConfig(BlockConfig):
+    """Base of blocks that squeeze C channels through C / `reduction`."""
+
+    reduction: int = 16
+
+    def invalid(self) -> list[str]:
+        return below(self, reduction=1)
+
+    def problems(self, shape: Shape) -> list[str]:
+        return indivisible(shape.channels, self.reduction, "reduction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SEConfig(BottleneckConfig):
     """Squeeze-and-excitation, pooled over time and space. `reduction`: C over the bottleneck's width."""
 
     name: ClassVar[str] = "se"
 
-    reduction: int = 16
-
-    def invalid(self) -> list[str]:
-        return below(self, reduction=1)
-
-    def problems(self, shape: Shape) -> list[str]:
-        return indivisible(shape.channels, self.reduction, "reduction")
-
 
 @dataclass(frozen=True, kw_only=True)
-class CBAMConfig(BlockConfig):
+class CBAMConfig(BottleneckConfig):
     """Convolutional block attention. `kernel`: the spatio-temporal gate's odd side."""
 
     name: ClassVar[str] = "cbam"
 
-    reduction: int = 16
     kernel: int = 7
 
     def invalid(self) -> list[str]:
-        wrong = below(self, reduction=1, kernel=1)
+        wrong = super().invalid() + below(self, kernel=1)
         if self.kernel % 2 == 0:
             wrong.append(f"kernel must be odd, given {self.kernel}")
         return wrong
 
-    def problems(self, shape: Shape) -> list[str]:
-        return indivisible(shape.channels, self.reduction, "reduction")
-
 
 @dataclass(frozen=True, kw_only=True)
-class GCConfig(BlockConfig):
+class GCConfig(BottleneckConfig):
     """Global context block (GCNet). `reduction`: C over the transform's width."""
 
     name: ClassVar[str] = "gc"
 
-    reduction: int = 16
-
-    def invalid(self) -> list[str]:
-        return below(self, reduction=1)
-
     def problems(self, shape: Shape) -> list[str]:
-        found = indivisible(shape.channels, self.reduction, "reduction")
+        found = super().problems(shape)
         if shape.channels == self.reduction:
             found.append(
                 f"reduction={self.reduction} leaves one of {shape.channels} channels, which LayerNorm turns into zero: "

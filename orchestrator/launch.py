@@ -227,8 +227,8 @@ def write_best(made: Plan, ledger: Ledger, folder: RunFolder) -> None:
     """Write the sweep that compares a search's best configurations with its control, if any has finished."""
     import yaml
 
-    from orchestrator.search_run import best_of
-    from orchestrator.searching import comparison
+    from orchestrator.search.planning import comparison
+    from orchestrator.search.run import best_of
 
     best = best_of(made, ledger)
     if best:

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.errors import NoLedger, SweepError, UserError
 from orchestrator.plan import Plan, Profiler, make_plan, mistakes, trained_macs, unready
 from orchestrator.price import PastTrial, Pricer, clip_passes
-from orchestrator.searching import drawn, planner_of
+from orchestrator.search.planning import drawn, planner_of
 from orchestrator.sweep import Sweep, load_sweep, unknown_paths, yaml_value
 from workloads.spec import TrialSpec
 

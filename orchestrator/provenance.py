@@ -10,6 +10,7 @@ Blocks and workloads that live elsewhere are covered by `code_fingerprint`, whic
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.trial import ID_DIGITS
+from workloads.processor import processor_name
 
 LIBRARIES = ("longrange", "torch", "numpy", "ray", "mlflow", "deepspeed", "av", "fvcore", "scikit-learn")
 SOURCES = ("blocks", "workloads", "orchestrator", "dashboards", "pyproject.toml", "constraints.txt")
@@ -46,16 +48,25 @@ def environment() -> Mapping[str, Any]:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "cpu": _cpu(),
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "gpus": gpus,
         "gpu_driver": gpu_driver,
-        "versions": {name: found for name in LIBRARIES if (found := _version(name)) is not None},
+        "versions": versions(LIBRARIES),
         "installed": _installed(),
         "constraints": _file_hash(ROOT / "constraints.txt"),
         "git_sha": _git("rev-parse", "HEAD").decode().strip() if _is_checkout() else None,
         "git_diff": diff[0] if (diff := working_diff()) else None,
     }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def driver() -> Mapping[str, Any]:
@@ -103,13 +114,6 @@ def without_secrets(words: Sequence[str], environ: Mapping[str, str] | None = No
         yield shown
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def _installed() -> str:
     """One hash over every installed distribution and its version: equal hashes, equal software."""
     names = {f"{found.metadata['Name']}=={found.version}" for found in distributions()}
@@ -118,15 +122,6 @@ def _installed() -> str:
 
 def _file_hash(file: Path) -> str | None:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:ID_DIGITS] if file.is_file() else None
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        models = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(errors="replace"), re.MULTILINE)
-        if models:
-            return str(models[0])
-    return platform.processor() or platform.machine()
 
 
 def _gpus() -> tuple[list[str], str | None]:

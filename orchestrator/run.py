@@ -31,7 +31,7 @@ from orchestrator.records.ledger import Ledger
 from orchestrator.records.owners import is_dead, new_owner
 from orchestrator.records.schema import ENDED, IMMUTABLE, State
 from orchestrator.records.values import Claim
-from orchestrator.search_run import Replan, SearchRun, stopped_early
+from orchestrator.search.run import Replan, SearchRun, stopped_early
 from orchestrator.trial import Trial
 
 LEASE_SECONDS = 60.0

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from orchestrator import axes as algebra
 from orchestrator.errors import SweepError, UserError
 from orchestrator.explain import did_you_mean, explain
-from orchestrator.search_space import Search
+from orchestrator.search.space import Search
 from workloads.frozen import Frozen
 
 TRIAL_KEYS = ("workload", "backbone", "insertion", "block", "recipe", "protocol", "start")

@@ -8,7 +8,6 @@ that the queue between host and device is not measured.
 from __future__ import annotations
 
 import contextlib
-import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from workloads.backbones.model import build_model
 from workloads.frozen import Frozen
+from workloads.processor import processor_name
 from workloads.spec import ModelSpec
 
 
@@ -278,7 +278,7 @@ class _ResidentMemory:
 
 def _environment(clips: Tensor) -> MeasuredOn:
     device = clips.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return MeasuredOn(
         device=str(device),
         device_name=name,
@@ -287,11 +287,3 @@ def _environment(clips: Tensor) -> MeasuredOn:
         cuda=torch.version.cuda,
         dtype=str(clips.dtype).removeprefix("torch."),
     )
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chromium import chromium, needs_chromium
 
 from dashboards.attention import Network, Seen, write
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
+pytestmark = needs_chromium
 GREY = 40
 
 
@@ -34,9 +33,7 @@ def address(tmp_path: Path) -> str:
 
 
 def test_the_strongest_cell_is_orange_the_others_are_the_clip(address: str) -> None:
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         said: list[str] = []
         page.on("console", lambda message: said.append(message.text))
@@ -48,7 +45,6 @@ def test_the_strongest_cell_is_orange_the_others_are_the_clip(address: str) -> N
         places = page.evaluate(_PLACES)
         shot = _pixels(page.screenshot())
         assert page.evaluate("document.documentElement.scrollWidth") <= 1200
-        browser.close()
     assert said == []
     assert box is not None
     plain, second = places["plots"][0], places["plots"][3]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from chromium import chromium, needs_chromium
 from click.testing import CliRunner
 from pages import DOCS, OUTSIDE, ROOT, WRITTEN, commands, fences
 
@@ -224,13 +224,9 @@ def test_the_site_builds_without_warnings_and_asks_nobody(site: Path) -> None:
 
 
 @pytest.mark.slow
+@needs_chromium
 def test_the_search_finds_a_word_when_the_site_is_opened_from_disk(site: Path) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play, play.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser:
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1500, "height": 900})
         outside: list[str] = []
         page.on("request", lambda request: outside.append(request.url) if request.url.startswith("http") else None)

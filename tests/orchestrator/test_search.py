@@ -19,10 +19,10 @@ from orchestrator.overview import overview
 from orchestrator.paths import RunFolder
 from orchestrator.plan import Plan
 from orchestrator.planner import plan_sweep, search_planner
-from orchestrator.proposals import Past, Proposals
 from orchestrator.records.ledger import Ledger
 from orchestrator.run import Outcome, run_plan
-from orchestrator.search_space import Search
+from orchestrator.search.proposals import Past, Proposals
+from orchestrator.search.space import Search
 from orchestrator.sweep import Sweep, parse_sweep
 from orchestrator.trial import identity
 

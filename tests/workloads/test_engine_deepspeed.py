@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_trial import SPEC
 
 from workloads.engine_deepspeed import deepspeed_config
 from workloads.recipes import Recipe
@@ -18,14 +19,6 @@ pytest.importorskip("deepspeed", reason="the extra longrange[deepspeed] is not i
 
 ROOT = Path(__file__).parents[2]
 RECIPE = {"epochs": 2, "batch": 16, "optimizer": "sgd", "lr": 0.05, "schedule": "cosine", "warmup_epochs": 0.5}
-SPEC = {
-    "workload": {"name": "digits", "train_clips": 96, "validation_clips": 40, "still_images": 128},
-    "backbone": {"name": "resnet_tiny", "frames": 4, "size": 16, "classes": 10, "channels": 1},
-    "block": {"name": "nl"},
-    "insertion": {"res3": [0]},
-    "protocol": {"name": "centre", "batch": 16},
-    "seed": 0,
-}
 # Partitioned gradients are summed in another order: float32 parts by 4e-8 in the first epoch, which twelve steps of
 # batch normalisation on small batches amplify (1.5e-5 seen with ZeRO 3).
 ROUNDING = 1e-4

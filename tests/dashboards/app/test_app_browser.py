@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ from typing import Any
 import dashboard_ledgers as ledgers
 import pytest
 from attention_maps import keep, seen
+from chromium import chromium, needs_chromium
 
 from dashboards.app import create, listen
 from orchestrator.records.schema import State
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)"),
+    needs_chromium,
 ]
 PATIENCE = 30_000  # milliseconds
 HOSTILE = "<script>alert(1)</script>"
@@ -69,31 +70,44 @@ class Visitor:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with api.sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
+@contextmanager
 def serving(ledger: Path, **options: Any) -> Iterator[str]:
     server = listen(create(ledger, **options), "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture(scope="module")
 def base(quickstart_path: Path) -> Iterator[str]:
-    yield from serving(quickstart_path, refresh=60.0)
+    with serving(quickstart_path, refresh=60.0) as address:
+        yield address
 
 
 @pytest.fixture
-def visit(browser: Any, base: str) -> Iterator[Callable[..., Visitor]]:
+def serve() -> Iterator[Callable[..., str]]:
+    """Start an app for one test; `visit` needs it, so that windows close before their server does."""
+    with ExitStack() as servers:
+        yield lambda ledger, **options: servers.enter_context(serving(ledger, **options))
+
+
+@pytest.fixture
+def own_ledger(quickstart_path: Path, tmp_path: Path) -> Path:
+    """A copy that the test may write to."""
+    return Path(shutil.copy(quickstart_path, tmp_path / "ledger.db"))
+
+
+@pytest.fixture
+def visit(browser: Any, base: str, serve: Callable[..., str]) -> Iterator[Callable[..., Visitor]]:
     opened: list[tuple[Any, Visitor]] = []
 
     def visiting(at: str = base, width: int = 1280, theme: str = "light") -> Visitor:
@@ -255,14 +269,15 @@ def test_the_theme_is_remembered_and_charts_follow(visit: Callable[..., Visitor]
     assert visitor.page.evaluate(ink) != light
 
 
-def test_a_running_sweep_grows_and_keeps_what_was_chosen(visit: Callable[..., Visitor], tmp_path: Path) -> None:
+def test_a_running_sweep_grows_and_keeps_what_was_chosen(
+    visit: Callable[..., Visitor], serve: Callable[..., str], tmp_path: Path
+) -> None:
     arms = [
         ledgers.Arm("none", {"name": "none"}, {}, 50.0, 0.5, 1_620_000, control=True),
         ledgers.Arm("nl", {"name": "nl"}, {"res3": [0]}, 60.0, 0.5, 1_980_000, states={4: State.RUNNING}),
     ]
     path = ledgers.write(tmp_path / "ledger.db", arms, name=HOSTILE)
-    server = serving(path, refresh=0.3)
-    visitor = visit(next(server))
+    visitor = visit(serve(path, refresh=0.3))
     visitor.open("/")
     visitor.page.click(f"text={HOSTILE} →")
     visitor.page.wait_for_selector("button.swatched", timeout=PATIENCE)
@@ -275,39 +290,31 @@ def test_a_running_sweep_grows_and_keeps_what_was_chosen(visit: Callable[..., Vi
     visitor.page.wait_for_selector(".card.chosen >> text=61.25", timeout=PATIENCE)
     assert visitor.page.locator(".notice", has_text="Partial").count() == 0
     assert HOSTILE in visitor.page.title()
-    visitor.page.close()
-    next(server, None)
 
 
 def test_a_refresh_keeps_what_is_typed_and_leaves_other_charts_alone(
-    visit: Callable[..., Visitor], quickstart_path: Path, tmp_path: Path
+    visit: Callable[..., Visitor], serve: Callable[..., str], own_ledger: Path
 ) -> None:
-    path = Path(shutil.copy(quickstart_path, tmp_path / "ledger.db"))
-    server = serving(path, refresh=0.3)
-    visitor = visit(next(server))
+    visitor = visit(serve(own_ledger, refresh=0.3))
     visitor.open("/sweep?sweep=quickstart")
     visitor.until("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2")
     curves = "document.querySelectorAll('.js-plotly-plot')[1]"
     visitor.page.locator("[data-title='Zoom in']").nth(1).dispatch_event("click")
     visitor.page.fill("input[type=search]", "half a wo")
     zoomed = visitor.until(f"{curves}._fullLayout.xaxis.range[0] > 1.1 && {curves}._fullLayout.xaxis.range.join()")
-    with sqlite3.connect(path) as connection:
+    with sqlite3.connect(own_ledger) as connection:
         connection.execute("UPDATE results SET value = 99.5 WHERE name = 'top1_percent' AND trial_id LIKE '00000002%'")
     connection.close()
     visitor.page.wait_for_selector(".tile >> text=99.5 %", timeout=PATIENCE)
     assert visitor.page.evaluate(f"{curves}._fullLayout.xaxis.range.join()") == zoomed
     assert visitor.page.evaluate("document.activeElement.value") == "half a wo"
-    visitor.page.close()
-    next(server, None)
 
 
 @pytest.mark.parametrize("name", ["frontier", "curves"])
 def test_a_chart_whose_own_data_change_keeps_its_zoom_and_selection(
-    visit: Callable[..., Visitor], quickstart_path: Path, tmp_path: Path, name: str
+    visit: Callable[..., Visitor], serve: Callable[..., str], own_ledger: Path, name: str
 ) -> None:
-    path = Path(shutil.copy(quickstart_path, tmp_path / "ledger.db"))
-    server = serving(path, refresh=0.3)
-    visitor = visit(next(server))
+    visitor = visit(serve(own_ledger, refresh=0.3))
     visitor.open("/sweep?sweep=quickstart&arm=nl%40res3")
     visitor.until("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2")
     visitor.until("!document.querySelector('.dash-graph--pending')")
@@ -319,25 +326,21 @@ def test_a_chart_whose_own_data_change_keeps_its_zoom_and_selection(
     whole, first = visitor.page.evaluate(ranges), visitor.page.evaluate(data)
     visitor.page.locator("[data-title='Zoom in']").nth(at).dispatch_event("click")
     zoomed = visitor.until(f"{ranges} != '{whole}' && {ranges}")
-    with sqlite3.connect(path) as connection:
+    with sqlite3.connect(own_ledger) as connection:
         connection.execute("UPDATE results SET value = 99.5 WHERE name = 'top1_percent' AND trial_id LIKE '00000002%'")
         connection.execute("UPDATE epoch_metrics SET value = value / 2 WHERE trial_id LIKE '00000002%'")
     connection.close()
     visitor.until(f"{data} != {json.dumps(first)}")
     assert visitor.page.evaluate(ranges) == zoomed
     assert visitor.page.inner_text(".card.chosen h2") == "nl@res3"
-    visitor.page.close()
-    next(server, None)
 
 
 def test_attention_stands_side_by_side_and_follows_the_choice(
-    visit: Callable[..., Visitor], quickstart_path: Path, tmp_path: Path
+    visit: Callable[..., Visitor], serve: Callable[..., str], own_ledger: Path
 ) -> None:
-    path = Path(shutil.copy(quickstart_path, tmp_path / "ledger.db"))
     for arm in (2, 17):
-        keep(seen(1 + arm // 16, clips=("near", "far")), tmp_path / "attention" / f"{arm:08x}{0:08x}-k.npz")
-    server = serving(path, refresh=60.0)
-    visitor = visit(next(server), width=390)
+        keep(seen(1 + arm // 16, clips=("near", "far")), own_ledger.parent / "attention" / f"{arm:08x}{0:08x}-k.npz")
+    visitor = visit(serve(own_ledger, refresh=60.0), width=390)
     visitor.open("/compare?sweep=quickstart&a=nl%40res3&b=pnl+n%3D4")
     shot = ".js-plotly-plot .imagelayer-above image, .js-plotly-plot .imagelayer image"
     visitor.until(f"document.querySelectorAll('{shot}').length >= 12")
@@ -348,13 +351,12 @@ def test_attention_stands_side_by_side_and_follows_the_choice(
     visitor.page.click("[role=option] >> text=far")
     visitor.until("location.search.includes('clip=k.1')")
     visitor.until("document.querySelector('#page').innerText.includes('its label is one')")
-    visitor.page.close()
-    next(server, None)
 
 
-def test_a_token_opens_the_door_once(visit: Callable[..., Visitor], quickstart_path: Path) -> None:
-    server = serving(quickstart_path, auth_token="s3cret & more", refresh=60.0)
-    visitor = visit(next(server))
+def test_a_token_opens_the_door_once(
+    visit: Callable[..., Visitor], serve: Callable[..., str], quickstart_path: Path
+) -> None:
+    visitor = visit(serve(quickstart_path, auth_token="s3cret & more", refresh=60.0))
     visitor.page.goto(visitor.base + "/sweep?sweep=quickstart")
     visitor.page.fill("input[name=token]", "s3cret & more")
     visitor.page.click("button")
@@ -364,4 +366,3 @@ def test_a_token_opens_the_door_once(visit: Callable[..., Visitor], quickstart_p
     visitor.open("/sweep?sweep=quickstart")
     visitor.page.close()
     visitor.wrong[:] = [said for said in visitor.wrong if "401" not in said]  # the form itself
-    next(server, None)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_trial import SPEC
 
 from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
 from orchestrator.execution import group
@@ -27,14 +28,6 @@ from workloads.spec import TrialSpec
 
 ROOT = Path(__file__).parents[3]
 RECIPE = {"name": "custom", "epochs": 2, "batch": 16, "optimizer": "sgd", "lr": 0.05, "schedule": "cosine"}
-SPEC = {
-    "workload": {"name": "digits", "train_clips": 96, "validation_clips": 40, "still_images": 128},
-    "backbone": {"name": "resnet_tiny", "frames": 4, "size": 16, "classes": 10, "channels": 1},
-    "block": {"name": "nl"},
-    "insertion": {"res3": [0]},
-    "protocol": {"name": "centre", "batch": 16},
-    "seed": 0,
-}
 
 
 def an_attempt(folder: Path, content: dict[str, Any], **more: Any) -> Attempt:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.search_space import Dimension, Search
+from orchestrator.search.space import Dimension, Search
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.errors import NoLedger, SweepError
 from orchestrator.plan import Arm, Plan, Profiler, make_plan
 from orchestrator.price import Pricer
-from orchestrator.search_space import Search
+from orchestrator.search.space import Search
 from orchestrator.sweep import Sweep, parse_sweep
 from orchestrator.trial import canonical_json
 from workloads.spec import ModelSpec

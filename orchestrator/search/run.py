@@ -19,11 +19,11 @@ from orchestrator.execution.base import Attempt
 from orchestrator.failures import Cause
 from orchestrator.paths import write_text
 from orchestrator.plan import Arm, Plan
-from orchestrator.proposals import Past, Proposals
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.schema import ENDED, State
-from orchestrator.search_space import Search
-from orchestrator.searching import Setting, arm_of
+from orchestrator.search.planning import Setting, arm_of
+from orchestrator.search.proposals import Past, Proposals
+from orchestrator.search.space import Search
 from workloads.progress import EpochDone
 
 Replan = Callable[[Sequence[Setting]], Plan]

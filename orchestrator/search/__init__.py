@@ -1,0 +1,1 @@
+"""Sweeps that draw their configurations: the space, what is drawn from it, its plan, and its run."""
