@@ -106,13 +106,23 @@ def render(networks: Sequence[Network], *, title: str, notes: Sequence[str] = ()
     Raises:
         UserError: the networks were shown different clips or positions.
     """
+    check(networks)
     first = networks[0].seen
-    if any((each.seen.clips, each.seen.positions) != (first.clips, first.positions) for each in networks):
-        raise UserError("these networks were shown different clips or positions: make their maps with one command")
     figures: dict[str, go.Figure] = {}
     sections = [_clip(networks, at, figures) for at in range(len(first.clips))]
     blind = [each.label for each in networks if not each.seen.maps]
     return report.fill("attention.html", figures, title=title, sections=sections, notes=notes, blind=blind)
+
+
+def check(networks: Sequence[Network]) -> None:
+    """Nothing if the networks can stand side by side.
+
+    Raises:
+        UserError: they were shown different clips or positions.
+    """
+    first = networks[0].seen
+    if any((each.seen.clips, each.seen.positions) != (first.clips, first.positions) for each in networks):
+        raise UserError("these networks were shown different clips or positions: make their maps with one command")
 
 
 def overview(networks: Sequence[Network], clip: int, position: int) -> pictures.AttentionInfo:
@@ -128,8 +138,7 @@ def overview(networks: Sequence[Network], clip: int, position: int) -> pictures.
 def by_group(network: Network, place: str, clip: int, position: int) -> pictures.AttentionInfo:
     """One block's groups (BAT, Fig. 4) or scales (PNL, Fig. 6), one row for each."""
     maps = network.seen.maps[place][clip, position]
-    kind = "scale" if network.block == "pnl" else "head" if network.block == "nl" else "group"
-    rows = {f"{kind} {number}": pictures.native(each) for number, each in enumerate(maps)}
+    rows = {f"{part_of(network)} {number}": pictures.native(each) for number, each in enumerate(maps)}
     return _info(network.seen, rows, clip, position)
 
 
@@ -198,18 +207,33 @@ class Detail:
 
 def details(networks: Sequence[Network], clip: int, position: int, theme: Theme = "light") -> list[Detail]:
     """The blocks that have several groups (BAT, Fig. 4) or scales (PNL, Fig. 6), each in a figure of its own."""
+    return [_detail(each, place, clip, position, theme) for each, place in detailed(networks)]
+
+
+def detailed(networks: Sequence[Network]) -> list[tuple[Network, str]]:
+    """The networks and places of blocks that have several groups or scales."""
     return [
-        _detail(each, place, clip, position, theme)
+        (each, place)
         for each in networks
         for place, maps in each.seen.maps.items()
         if maps.shape[2] > 1 or each.block == "pnl"
     ]
 
 
+def part_of(network: Network) -> str:
+    """What each of a block's maps is of."""
+    return {"pnl": "scale", "nl": "head"}.get(network.block, "group")
+
+
+def regions_of(network: Network) -> int:
+    """How many of each map's most related cells are framed: PNL's, as in its Fig. 6."""
+    return REGIONS if network.block == "pnl" else 0
+
+
 def _detail(network: Network, place: str, clip: int, position: int, theme: Theme) -> Detail:
-    regions = REGIONS if network.block == "pnl" else 0
+    regions = regions_of(network)
     figure = pictures.draw(by_group(network, place, clip, position), theme, regions=regions)
-    return Detail(f"{titled(network, place)}: each {'scale' if regions else 'group'}", figure, regions)
+    return Detail(f"{titled(network, place)}: each {part_of(network)}", figure, regions)
 
 
 def _packed(detail: Detail, figures: dict[str, go.Figure]) -> dict[str, str]:

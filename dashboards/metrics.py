@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from dashboards.errors import UnknownChoice
 UNITS: Mapping[str, tuple[str, str]] = {"percent": ("%", "points"), "db": ("dB", "dB")}
 LOWER_IS_BETTER = {"loss", "error", "distance", "perplexity"}
 COST_ENDINGS = ("_seconds", "_ms", "_bytes", "_macs", "_per_second", "_clips", "_epochs")
+PREFIXED = ("MACs", "B", "")  # units that take k, M, G; "800 m ms" would help nobody
+CLOCK = ((7200.0, 3600.0, "h"), (300.0, 60.0, "min"))  # from so many seconds on: so many are one of these
 RULE_PREFIX = "published_gflops:"  # e.g. published_gflops:rnl; printed counts never share an axis with executed MACs
 
 
@@ -54,6 +56,19 @@ class Cost:
     unit: str
     per_trial: bool = False
 
+    @property
+    def prefixed(self) -> bool:
+        """Are large values written with k, M, G?"""
+        return self.unit in PREFIXED
+
+    def readable(self, most: float) -> tuple[Cost, float]:
+        """This cost in the unit for values up to `most`, and how many of its own units that is: hours, not 40,000 s."""
+        if self.unit == "s":
+            for least, size, unit in CLOCK:
+                if most >= least:
+                    return replace(self, unit=unit), size
+        return self, 1.0
+
 
 TOP1 = Metric("top1_percent", "Top-1 accuracy", chance_hits=1)
 TOP5 = Metric("top5_percent", "Top-5 accuracy", chance_hits=5)
@@ -81,7 +96,7 @@ def find_metric(name: str, recorded: Collection[str] = ()) -> Metric:
     if name in METRICS:
         return METRICS[name]
     if name not in recorded:
-        raise UnknownChoice("metric", name, [*METRICS, *recorded])
+        raise UnknownChoice("metric", name, list(dict.fromkeys([*METRICS, *recorded])))
     return _from_name(name)
 
 
@@ -111,7 +126,7 @@ def find_cost(name: str) -> Cost:
     """
     if name.startswith(RULE_PREFIX):
         rule = name.removeprefix(RULE_PREFIX)
-        return Cost(name, f"GFLOPs by the published rule {rule!r}", "GFLOPs")
+        return Cost(name, f"GFLOPs, counting rule {rule}", "GFLOPs")
     if name not in COSTS:
         raise UnknownChoice("cost", name, [*COSTS, f"{RULE_PREFIX}RULE"])
     return COSTS[name]

@@ -103,6 +103,12 @@ class Numbers:
         """Per-clip results, one item per list of clips; empty if trials recorded none."""
         return self.reader.predictions(self.record.id)
 
+    @cached_property
+    def rules(self) -> list[str]:
+        """The papers' counting rules under which at least one arm has been counted."""
+        counted = [(profile or {}).get("rules") or {} for profile in self.arms["profile"]]
+        return sorted({rule for each in counted for rule in each})
+
     @property
     def control(self) -> str | None:
         """The control's arm_id."""

@@ -22,14 +22,19 @@ from plotly.offline import get_plotlyjs
 from dashboards import frames, sections, text
 from dashboards.figures import strip
 from dashboards.figures.theme import template
-from dashboards.numbers import DEFAULT_METRIC
+from dashboards.numbers import DEFAULT_COST, DEFAULT_METRIC
 from dashboards.sweep import Sweep
 
 AuditRows = Sequence[Mapping[str, Any]]
 
 
 def write(
-    sweep: Sweep, path: str | os.PathLike[str], *, metric: str = DEFAULT_METRIC, audit_rows: AuditRows = ()
+    sweep: Sweep,
+    path: str | os.PathLike[str],
+    *,
+    metric: str = DEFAULT_METRIC,
+    cost: str = DEFAULT_COST,
+    audit_rows: AuditRows = (),
 ) -> Path:
     """Write the report of `sweep` to `path`, whole or not at all; returns the path.
 
@@ -37,9 +42,10 @@ def write(
         sweep: what to report.
         path: the HTML file; missing folders are made.
         metric: what arms are judged by.
+        cost: the frontier's other axis.
         audit_rows: published against reproduced figures (`analysis.audit`), for sweeps that fill a paper's table.
     """
-    return write_html(path, render(sweep, metric=metric, audit_rows=audit_rows))
+    return write_html(path, render(sweep, metric=metric, cost=cost, audit_rows=audit_rows))
 
 
 def write_html(path: str | os.PathLike[str], content: str) -> Path:
@@ -58,10 +64,10 @@ def write_html(path: str | os.PathLike[str], content: str) -> Path:
     return target
 
 
-def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, audit_rows: AuditRows = ()) -> str:
+def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST, audit_rows: AuditRows = ()) -> str:
     """The report as HTML text."""
     figures: dict[str, go.Figure] = {}
-    table, answer = sweep.table(metric), sweep.answer(metric)
+    table, answer = sweep.table(metric, cost), sweep.answer(metric)
     found = sweep.metric(metric)
     strips = sections.strips(table, sweep.scores(metric).values)
     context: dict[str, Any] = {
@@ -70,6 +76,7 @@ def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, audit_rows: AuditRows 
         "answer": answer,
         "progress": sections.progress(sweep),
         "stopped": sections.stopped(sweep),
+        "notes": sections.notes(sweep),
         "tiles": sections.tiles(table, answer, found, sweep),
         "rows": sections.rows(table, strips, answer, found.higher_is_better),
         "scale": [text.number(end) for end in strip.bounds(list(strips.values()))],
@@ -84,10 +91,10 @@ def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, audit_rows: AuditRows 
         "written": datetime.fromtimestamp(sweep.record.updated_at, UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     if table["n"].any():
-        figures["frontier"] = sweep.frontier(metric)
+        figures["frontier"] = sweep.frontier(metric, cost)
         if found.name in sweep.reader.epoch_names(sweep.record.id):
             figures["curves"] = sections.curves(sweep, metric, table, answer)
-        context["zoom"] = sections.zoom(sweep, metric)
+        context["zoom"] = sections.zoom(sweep, metric, cost)
     if sweep.arms["profile"].notna().any():
         figures["stages"] = sweep.stages()
     return fill("report.html", figures, **context)

@@ -22,6 +22,7 @@ from dashboards.sweep import Sweep
 from orchestrator.records.schema import State
 
 MOST_CURVES = 10
+MOST_NOTES = 5
 DERIVED = ("caveat", "estimate", "duplicates")  # kept with a sweep, but not part of its file
 
 
@@ -190,9 +191,9 @@ def curves(sweep: Sweep, metric: str, table: pd.DataFrame, answer: Answer) -> go
     return sweep.curves(metric, list(focus)[:MOST_CURVES], only=True)
 
 
-def zoom(sweep: Sweep, metric: str) -> str:
+def zoom(sweep: Sweep, metric: str, cost: str) -> str:
     """Axis ranges of the frontier's second view, as JSON; empty where one view is enough."""
-    found = frontier.zoom(sweep.frontier_info(metric))
+    found = frontier.zoom(sweep.frontier_info(metric, cost))
     return json.dumps({"xaxis.range": found[0], "yaxis.range": found[1]}) if found else ""
 
 
@@ -215,6 +216,14 @@ def stopped(sweep: Sweep) -> str:
         "others did better at that time. They have no final result and take no part in any comparison: what is "
         "compared here are full-length trials only, and an arm that was stopped is not thereby shown to be worse."
     )
+
+
+def notes(sweep: Sweep) -> list[str]:
+    """What trials noted that a reader must know to judge their numbers, the commonest first, each with how many did."""
+    said = sweep.trials["notes"].explode().dropna().value_counts()
+    found = [f"{note} ({text.count(int(trials), 'trial')})" for note, trials in said.head(MOST_NOTES).items()]
+    rest = len(said) - len(found)
+    return [*found, *([f"and {text.count(rest, 'other note')}, on the pages of single trials"] if rest > 0 else [])]
 
 
 def failures(sweep: Sweep) -> list[dict[str, Any]]:

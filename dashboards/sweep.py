@@ -41,7 +41,8 @@ class Sweep(Numbers):
         found, price, values = self.metric(metric), metrics.find_cost(cost), self.scores(metric).values
         costs = metrics.arm_cost(price, self.arms, self.trials)
         band = pareto.band(costs, values, higher_is_better=found.higher_is_better)
-        return draw_frontier.info(self.table(metric, cost).assign(**{cost: costs}), values, found, price, band)
+        table = self.table(metric, cost).assign(**{cost: costs})
+        return draw_frontier.info(table, values, found, price, band, self.arms["spec"])
 
     def ablation(self, block: str, metric: str = DEFAULT_METRIC, theme: Theme = "light") -> go.Figure:
         """Figure: the arms of one block side by side, with the control's band."""
@@ -75,21 +76,40 @@ class Sweep(Numbers):
         return draw_curves.info(self.curves_table(metric), arms, self.metric(metric), focus)
 
     def text_table(
-        self, kind: str = "markdown", columns: Sequence[str] = tables.DEFAULT_COLUMNS, metric: str = DEFAULT_METRIC
+        self,
+        kind: str = "markdown",
+        columns: Sequence[str] = tables.DEFAULT_COLUMNS,
+        metric: str = DEFAULT_METRIC,
+        cost: str = DEFAULT_COST,
     ) -> str:
-        """The table as text: `markdown`, `latex`, `csv` or `html`, with the columns of `tables.COLUMNS` asked for.
+        """The table as text: `markdown`, `latex`, `csv` or `html`, with the columns asked for.
+
+        Args:
+            kind: the format.
+            columns: of `tables.COLUMNS`, or `published_gflops:RULE`.
+            metric: what arms are judged by.
+            cost: of the columns about the frontier.
 
         Raises:
-            UnknownChoice: no such format or column.
+            UnknownChoice: no such format, column, rule, metric or cost.
             NoResults: nothing has finished.
         """
-        table = self.table(metric)
+        table = self.table(metric, cost)
+        for name in columns:
+            if name.startswith(metrics.RULE_PREFIX):
+                table[name] = metrics.arm_cost(self._rule(name), self.arms, self.trials)
         if not table["n"].any():
             raise NoResults(
                 f"sweep {self.name!r} has no finished trial with {metric!r} yet ({_spell(self.states())}); "
                 f"wait for it, or `longrange resume RUN`"
             )
         return tables.render(tables.info(table, self.metric(metric), columns), kind)
+
+    def _rule(self, name: str) -> metrics.Cost:
+        known = [f"{metrics.RULE_PREFIX}{rule}" for rule in self.rules]
+        if name not in known:
+            raise UnknownChoice("column", name, known)
+        return metrics.find_cost(name)
 
     def heatmap(
         self, block: str, first: str, second: str, metric: str = DEFAULT_METRIC, theme: Theme = "light"
@@ -109,18 +129,25 @@ class Sweep(Numbers):
         for axis in (first, second):
             if axis not in design:
                 raise UnknownChoice(f"axis of {block}", axis, list(map(str, design.columns)))
-        return draw_effects.cells(design, self.scores(metric).values, first, second, self.metric(metric))
+        return draw_effects.cells(design, self.scores(metric).values, self.metric(metric), block, (first, second))
 
     def parallel(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST, theme: Theme = "light") -> go.Figure:
         """Figure: every arm as a line through all axes, cost and result."""
+        return draw_parallel.draw(self.parallel_info(metric, cost), theme)
+
+    def parallel_info(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> draw_parallel.ParallelInfo:
+        """The numbers of `parallel`."""
         price = metrics.find_cost(cost)
         table = self.table(metric, cost).assign(**{cost: metrics.arm_cost(price, self.arms, self.trials)})
-        found = draw_parallel.info(axes.design(self.arms), table, self.metric(metric), price)
-        return draw_parallel.draw(found, theme)
+        return draw_parallel.info(axes.design(self.arms), table, self.metric(metric), price)
 
     def stages(self, theme: Theme = "light") -> go.Figure:
         """Figure: executed MACs per stage, backbone and blocks apart."""
-        return draw_stages.draw(draw_stages.info(self.arms), theme)
+        return draw_stages.draw(self.stages_info(), theme)
+
+    def stages_info(self, focus: Sequence[str] = ()) -> draw_stages.StagesInfo:
+        """The numbers of `stages`, of some arms (arm_ids) or all."""
+        return draw_stages.info(self.arms.loc[list(focus)] if focus else self.arms)
 
     def device_time(self, theme: Theme = "light") -> go.Figure:
         """Figure: device time per arm that gave results, and that did not."""
@@ -129,15 +156,19 @@ class Sweep(Numbers):
 
     def class_gains(self, first: str, second: str, names: Sequence[str] = (), theme: Theme = "light") -> go.Figure:
         """Figure: per-class gains of one arm over another (arm_id or label)."""
-        labels = [str(self.arms.loc[self.arm_id(arm), "label"]) for arm in (first, second)]
-        found = draw_per_class.info(self.per_class(first, second), labels[0], labels[1], names)
-        return draw_per_class.draw(found, theme)
+        return draw_per_class.draw(self.class_gains_info(first, second, names), theme)
+
+    def class_gains_info(self, first: str, second: str, names: Sequence[str] = ()) -> draw_per_class.PerClassInfo:
+        """The numbers of `class_gains`."""
+        one, two = (self.arms.loc[self.arm_id(arm)] for arm in (first, second))
+        labels, blocks = (str(one["label"]), str(two["label"])), (str(one["block"]), str(two["block"]))
+        return draw_per_class.info(self.per_class(first, second), labels, blocks, names)
 
     def save_figure(self, kind: str, path: str | os.PathLike[str], **choices: Any) -> Path:
-        """Write a figure for a paper as .pdf, .svg or .png: `frontier`, `ablation`, `curves`, `heatmap`, `interaction`.
+        """Write a figure for a paper as .pdf, .svg or .png.
 
         Args:
-            kind: which figure.
+            kind: `frontier`, `ablation`, `curves`, `heatmap`, `interaction`, `parallel`, `stages` or `classes`.
             path: the file; its suffix is the format.
             **choices: of `dashboards.static.save`: metric, cost, block, axes, focus, theme, width, zoom.
         """
@@ -145,11 +176,11 @@ class Sweep(Numbers):
 
         return static.save(self, kind, path, **choices)
 
-    def report(self, path: str | os.PathLike[str], metric: str = DEFAULT_METRIC) -> Path:
+    def report(self, path: str | os.PathLike[str], metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> Path:
         """Write the report, one HTML file that opens without a network."""
         from dashboards.report import write  # it draws a Sweep, so it cannot be imported before this class exists
 
-        return write(self, path, metric=metric)
+        return write(self, path, metric=metric, cost=cost)
 
 
 def _spell(states: Mapping[str, int]) -> str:

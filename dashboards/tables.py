@@ -13,8 +13,8 @@ import pandas as pd
 
 from dashboards import frames
 from dashboards.errors import UnknownChoice
-from dashboards.metrics import COSTS, Metric
-from dashboards.text import MISSING, interval, number, p_value, settings_line, signed
+from dashboards.metrics import COSTS, RULE_PREFIX, Cost, Metric, find_cost
+from dashboards.text import MISSING, PREFIXES, interval, number, p_value, settings_line, signed
 
 FORMATS = ("markdown", "latex", "csv", "html")
 DEFAULT_COLUMNS = ("arm", "n", "mean", "difference", "p_holm", "verdict", "executed_macs", "params")
@@ -62,15 +62,12 @@ class _Column:
 
 
 def info(table: pd.DataFrame, metric: Metric, columns: Sequence[str] = DEFAULT_COLUMNS) -> TableInfo:
-    """The cells of `Sweep.table`, in its order.
+    """The cells of `Sweep.table`, in its order; it may hold more costs, `published_gflops:RULE`.
 
     Raises:
         UnknownChoice: a column that does not exist, with those that do.
     """
-    for name in columns:
-        if name not in COLUMNS:
-            raise UnknownChoice("column", name, list(COLUMNS))
-    chosen = [COLUMNS[name] for name in columns]
+    chosen = [_column(name) for name in columns]
     cells = [column.cells(table, metric) for column in chosen]
     fields = dict.fromkeys(field for column in chosen for field in column.raw)
     control = table.loc[table["is_control"], "label"]
@@ -81,6 +78,14 @@ def info(table: pd.DataFrame, metric: Metric, columns: Sequence[str] = DEFAULT_C
         note=_note(table, control.iloc[0] if len(control) else "the control"),
         raw={field: _raw(table[field]) for field in fields},
     )
+
+
+def _column(name: str) -> _Column:
+    if name.startswith(RULE_PREFIX):
+        return _cost(find_cost(name))
+    if name not in COLUMNS:
+        raise UnknownChoice("column", name, [*COLUMNS, f"{RULE_PREFIX}RULE"])
+    return COLUMNS[name]
 
 
 def _note(table: pd.DataFrame, control: str) -> str:
@@ -210,25 +215,36 @@ def _difference(table: pd.DataFrame, metric: Metric) -> list[Cell]:
     return found
 
 
-def _cost(name: str) -> _Column:
-    cost = COSTS[name]
-
+def _cost(cost: Cost) -> _Column:
     def scale(table: pd.DataFrame) -> tuple[float, str]:
-        most = table[name].max()
-        steps = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-        return next(
-            ((size, prefix) for size, prefix in steps if cost.unit in ("MACs", "B", "") and most >= size), (1, "")
-        )
+        """How many units the column counts in, and what they are called."""
+        most = float(table[cost.name].max())
+        readable, size = cost.readable(most)
+        if not cost.prefixed:
+            return size, readable.unit
+        return next(((step, f"{prefix}{cost.unit}") for step, prefix in PREFIXES if most >= step), (1.0, cost.unit))
 
     def title(table: pd.DataFrame, _: Metric) -> str:
-        unit = f"{scale(table)[1]}{cost.unit}"
+        unit = scale(table)[1]
+        if unit in cost.title:
+            return cost.title
         return f"{cost.title.removesuffix(' per clip')} ({unit})" if unit else cost.title
 
     def cells(table: pd.DataFrame, _: Metric) -> list[Cell]:
-        size = scale(table)[0]
-        return [Cell(number(value / size, 2)) for value in table[name]]
+        shown = table[cost.name] / scale(table)[0]
+        most = shown.abs().max()
+        digits = 2 - math.floor(math.log10(most)) if 0 < most < 1 else 2
+        return [Cell(number(value, digits)) for value in shown]
 
-    return _Column(title, cells, (name,))
+    return _Column(title, cells, (cost.name,))
+
+
+def _interval(low: str, high: str) -> _Column:
+    def cells(table: pd.DataFrame, _: Metric) -> list[Cell]:
+        return [Cell(interval(*ends)) for ends in zip(table[low], table[high], strict=True)]
+
+    title = "95 % bootstrap" if low.startswith("bootstrap") else "95 % interval"
+    return _Column(lambda _, metric: f"{title} ({metric.unit})", cells, (low, high))
 
 
 def _plain(title: str, field: str, show: Callable[[object], str], *, numeric: bool = True) -> _Column:
@@ -258,6 +274,8 @@ COLUMNS: Mapping[str, _Column] = {
     "n": _plain("n", "n", str),
     "mean": _Column(lambda _, metric: f"{metric.title} ({metric.unit})", _mean, ("mean", "low", "high")),
     "sd": _plain("sd", "sd", _decimals(2)),
+    "interval": _interval("low", "high"),
+    "bootstrap": _interval("bootstrap_low", "bootstrap_high"),
     "difference": _Column(
         lambda _, metric: f"Difference ({metric.difference_unit})", _difference, ("difference", "diff_low", "diff_high")
     ),
@@ -266,7 +284,7 @@ COLUMNS: Mapping[str, _Column] = {
     "p_bh": _plain("p (BH)", "p_bh", lambda value: p_value(float(value))),  # type: ignore[arg-type]
     "verdict": _plain("Verdict", "verdict", str, numeric=False),
     "reason": _plain("Why", "reason", str, numeric=False),
-    **{name: _cost(name) for name in COSTS},
+    **{name: _cost(cost) for name, cost in COSTS.items()},
     "macs_ratio": _Column(lambda *_: "MACs / control", _ratio, ("executed_macs",)),
     "probability": _plain("P(on frontier)", "probability", _decimals(2)),
     "standing": _plain("Frontier", "standing", str, numeric=False),

@@ -9,7 +9,8 @@ from typing import Any
 
 LEVEL = 0.95  # the confidence level of every interval and verdict
 MISSING = "–"
-_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+UNSET: tuple[Any, ...] = (None, [], {})
+PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def quantity(value: float, unit: str) -> str:
@@ -18,7 +19,7 @@ def quantity(value: float, unit: str) -> str:
         return MISSING
     if unit == "s":
         return duration(value)
-    for size, prefix in _PREFIXES:
+    for size, prefix in PREFIXES:
         if abs(value) >= size and unit not in ("ms", "%", "GFLOPs"):
             return f"{_three(value / size)} {prefix}{unit}"
     return f"{_three(value)} {unit}".strip()
@@ -72,20 +73,61 @@ def count(number_of: int, noun: str) -> str:
 def setting(value: Any) -> str:
     """A setting's value on a chart: [3, 7, 7] -> "3×7×7"; {"res3": [1, 3]} -> "res3[1,3]"; {"res3": [0]} -> "res3"."""
     if isinstance(value, Mapping):
-        if "name" in value:
-            rest = ", ".join(f"{key}={setting(each)}" for key, each in value.items() if key != "name")
-            return f"{value['name']}({rest})" if rest else str(value["name"])
-        return " + ".join(_stage(key, units) for key, units in value.items()) or "nowhere"
-    if isinstance(value, list | tuple) and value and all(isinstance(each, int) for each in value):
-        return "×".join(map(str, value))
+        return _mapping(value)
     if isinstance(value, str):
         return value
+    if isinstance(value, list | tuple) and value:
+        if all(isinstance(each, int) and not isinstance(each, bool) for each in value):
+            return "×".join(map(str, value))
+        if all(isinstance(each, str | Mapping) for each in value):
+            return " + ".join(map(setting, value))
     return json.dumps(value, sort_keys=True)
+
+
+def _mapping(value: Mapping[str, Any]) -> str:
+    """One with a name, places in a network, or settings of a recipe, backbone or workload."""
+    if "name" in value:
+        rest = _pairs({key: each for key, each in value.items() if key != "name"})
+        return f"{value['name']}({rest})" if rest else str(value["name"])
+    if _is_places(value):
+        return " + ".join(_stage(key, units) for key, units in value.items()) or "nowhere"
+    return _pairs(value)
+
+
+def _is_places(value: Mapping[str, Any]) -> bool:
+    return all(isinstance(units, list | tuple) or units == "all" for units in value.values())
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(_pair(key, each) for key, each in values.items())
+
+
+def _pair(key: str, value: Any) -> str:
+    """A part's settings keep its name in front: {"recipe": {"epochs": 8}} is "recipe.epochs=8"."""
+    if isinstance(value, Mapping) and "name" not in value and not _is_places(value):
+        return _pairs({f"{key}.{inner}": each for inner, each in value.items()})
+    return f"{key}={setting(value)}"
 
 
 def settings_line(settings: Mapping[str, Any]) -> str:
     """All settings on one line: "block.kernel=3×7×7, insertion=res3[0]"."""
-    return ", ".join(f"{path}={setting(value)}" for path, value in settings.items())
+    return _pairs(settings)
+
+
+PARTS = ("block", "insertion", "backbone", "workload", "recipe", "protocol", "start")
+
+
+def configuration(spec: Mapping[str, Any]) -> list[str]:
+    """A full configuration, a line per part: "block: nl, heads=1"; what is not set is left out."""
+    order = sorted(spec, key=lambda part: PARTS.index(part) if part in PARTS else len(PARTS))
+    return [f"{part}: {_part(spec[part])}" for part in order if spec[part] not in UNSET or part == "insertion"]
+
+
+def _part(value: Any) -> str:
+    if not isinstance(value, Mapping) or "name" not in value:
+        return setting(value)
+    rest = _pairs({key: each for key, each in value.items() if key != "name" and each not in UNSET})
+    return f"{value['name']}, {rest}" if rest else str(value["name"])
 
 
 def _stage(key: str, units: Any) -> str:

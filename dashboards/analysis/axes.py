@@ -44,8 +44,8 @@ def short(path: str, value: str) -> str:
 
 
 def plain(path: str) -> str:
-    """An axis without the prefix that all of a block's settings share."""
-    return path.removeprefix("block.")
+    """An axis without the prefix that all of a block's settings share; which block it is, is called "block"."""
+    return path.removesuffix(".name").removeprefix("block.")
 
 
 def _paths(settings: Mapping[str, Any]) -> list[str]:

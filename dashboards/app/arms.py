@@ -108,6 +108,18 @@ def _row(view: View, arm: str, row: dict[str, Any], seeds: Component) -> Compone
     return html.Tr(cells, className=css or None)
 
 
+def chosen(view: View, held: Held, table: pd.DataFrame) -> Component | None:
+    """The arm that the address chooses, in detail.
+
+    Raises:
+        UnknownChoice: there is no such arm.
+    """
+    if not view.one("arm"):
+        return None
+    arm = held.arm_id(view.one("arm"))
+    return details(view, held, arm, frames.row(table, arm))
+
+
 def details(view: View, held: Held, arm: str, row: dict[str, Any]) -> Component:
     """The chosen arm: what it is, and its trials."""
     close = html.Button("Close", className="close", **{"data-choose": ""})

@@ -45,6 +45,14 @@ def notice(title: str, *text: Any, css: str = "") -> Component:
     return html.P([html.B(f"{title} "), *text], className=f"notice {css}".strip(), role="status")
 
 
+def noted(notes: Sequence[str]) -> list[Component]:
+    """What trials noted that a reader must know; nothing where they noted nothing."""
+    if not notes:
+        return []
+    inside = [html.B("Noted while training."), html.Ul([html.Li(note) for note in notes])]
+    return [html.Div(inside, className="notice", role="status")]
+
+
 def empty(title: str, *text: Any) -> Component:
     """What stands where there is nothing to show: what is missing and what to do."""
     return html.Section([html.H2(title), html.P(list(text), className="lead")], className="card empty")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -27,6 +27,8 @@ OVERLAY = (
     (0.75, "rgba(230,120,0,0.5)"),
     (1.0, "rgba(230,100,0,0.85)"),
 )
+
+Region = tuple[int, int, int, float]  # frame, row and column of a map's cell, and its share of the attention
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,52 @@ def draw(info: AttentionInfo, theme: Theme = "light", *, plain: bool = False, re
     return chart
 
 
-def top_regions(map_thw: ArrayLike, most: int = 5) -> list[tuple[int, int, int, float]]:
+def top_regions(map_thw: ArrayLike, most: int = 5) -> list[Region]:
     """The positions a reference point attends to most: (frame, row, column, share of the whole), strongest first."""
     values = np.asarray(map_thw, dtype=float)
     order = np.argsort(values, axis=None, kind="stable")[::-1][:most]
     share = values / values.sum() if values.sum() else values
     places = zip(*np.unravel_index(order, values.shape), strict=True)
     return [(int(t), int(h), int(w), float(share[t, h, w])) for t, h, w in places]
+
+
+def outline(
+    info: AttentionInfo, map_thw: NDArray[np.float64], region: Region
+) -> tuple[int, tuple[float, float], tuple[float, float]]:
+    """Frame, left and right, top and bottom of a map's cell in pixels of the picture it is laid over."""
+    at, top, left, _ = region
+    count, height, width, _ = info.frames.shape
+    tall, wide = height / map_thw.shape[1], width / map_thw.shape[2]
+    inset = width / 100  # neighbours do not cover each other
+    x = (left * wide - 0.5 + inset, (left + 1) * wide - 0.5 - inset)
+    y = (top * tall - 0.5 + inset, (top + 1) * tall - 0.5 - inset)
+    return at * (count // len(map_thw)), x, y
+
+
+def reference_point(info: AttentionInfo) -> tuple[int, float, float]:
+    """Frame, x and y of the reference point in pixels."""
+    assert info.reference is not None
+    at, row, column = info.reference
+    count, height, width, _ = info.frames.shape
+    frames, rows, columns = info.grid
+    return at * count // frames, (column + 0.5) * width / columns - 0.5, (row + 0.5) * height / rows - 0.5
+
+
+def cover(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What is laid over a picture for a map from -1 to 1: red, green, blue and opacity, each from 0 to 1."""
+    stops = np.array([stop for stop, _ in OVERLAY])
+    channels = np.array([_rgba(color) for _, color in OVERLAY]).T
+    return np.stack([np.interp((values + 1) / 2, stops, channel) for channel in channels], axis=-1)
+
+
+def _rgba(color: str) -> list[float]:
+    red, green, blue, opacity = map(float, color.removeprefix("rgba(").removesuffix(")").split(","))
+    return [red / 255, green / 255, blue / 255, opacity]
+
+
+def retitled(info: AttentionInfo, before: str) -> AttentionInfo:
+    """The same pictures with more before each row's title."""
+    return replace(info, maps={f"{before}{title}": values for title, values in info.maps.items()})
 
 
 def native(map_thw: ArrayLike) -> NDArray[np.float64]:
@@ -204,30 +245,22 @@ def _draw_region(
     chart: go.Figure,
     info: AttentionInfo,
     values: NDArray[np.float64],
-    region: tuple[int, int, int, float],
+    region: Region,
     *,
     place: int,
     row: int,
 ) -> None:
-    frame, top, left, share = region
-    tall, wide = (pixels / cells for pixels, cells in zip(info.frames.shape[1:3], values.shape[1:], strict=True))
-    inset = info.frames.shape[2] / 100  # neighbours do not cover each other
-    x = [left * wide - 0.5 + inset, (left + 1) * wide - 0.5 - inset]
-    y = [top * tall - 0.5 + inset, (top + 1) * tall - 0.5 - inset]
-    column = frame * (len(info.frames) // len(values)) + 1
+    frame, x, y = outline(info, values, region)
     corners = {"x": [x[0], x[1], x[1], x[0], x[0]], "y": [y[0], y[0], y[1], y[1], y[0]], "mode": "lines"}
-    said = f"{place}. most related: {share:.1%} of the attention<extra></extra>"
+    said = f"{place}. most related: {region[3]:.1%} of the attention<extra></extra>"
     for color, width in (("rgba(0,0,0,0.8)", 3.5), ("#ffffff", 1.5)):
-        chart.add_scatter(**corners, line={"color": color, "width": width}, hovertemplate=said, row=row, col=column)
+        chart.add_scatter(**corners, line={"color": color, "width": width}, hovertemplate=said, row=row, col=frame + 1)
 
 
 def _draw_reference(chart: go.Figure, info: AttentionInfo, rows: int) -> None:
     if info.reference is None:
         return
-    t, row, column = info.reference
-    count, height, width, _ = info.frames.shape
-    frame = t * count // info.grid[0]
-    x, y = (column + 0.5) * width / info.grid[2] - 0.5, (row + 0.5) * height / info.grid[1] - 0.5
+    frame, x, y = reference_point(info)
     shared = {"x": [x], "y": [y], "mode": "markers", "hovertemplate": "reference<extra></extra>"}
     for at in range(1, rows + 1):
         for color, size, line in (("#ffffff", 17, 6), ("#0072b2", 14, 3)):

@@ -16,6 +16,7 @@ from dashboards.figures.theme import Theme
 from dashboards.metrics import Metric
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+MARKS = ("circle", "square", "diamond", "triangle-up", "star", "cross", "pentagon")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class CellsInfo:
 
     Attributes:
         metric: what was measured.
+        block: whose axes.
         first: rows' axis.
         second: columns' axis.
         rows: levels of `first`.
@@ -33,6 +35,7 @@ class CellsInfo:
     """
 
     metric: Metric
+    block: str
     first: str
     second: str
     rows: tuple[str, ...]
@@ -41,22 +44,24 @@ class CellsInfo:
     trials: tuple[tuple[int, ...], ...]
 
 
-def cells(design: pd.DataFrame, values: pd.DataFrame, first: str, second: str, metric: Metric) -> CellsInfo:
+def cells(design: pd.DataFrame, values: pd.DataFrame, metric: Metric, block: str, axes: tuple[str, str]) -> CellsInfo:
     """The numbers of `heatmap` and `interaction`.
 
     Args:
         design: `[arms, axes]`.
         values: `[arms, seeds]` of `metric`.
-        first: axis of the rows.
-        second: axis of the columns.
         metric: what was measured.
+        block: whose arms the design is of.
+        axes: of the rows, and of the columns.
     """
+    first, second = axes
     means = cell_means(design, values, first, second)
     counted = values.loc[design.index].notna().sum(axis=1)
     counts = design.assign(n=counted).pivot_table(index=first, columns=second, values="n", aggfunc="sum", sort=False)
     counts = counts.reindex(index=means.index, columns=means.columns).fillna(0).astype(int)
     return CellsInfo(
         metric=metric,
+        block=block,
         first=plain(first),
         second=plain(second),
         rows=tuple(map(str, means.index)),
@@ -99,18 +104,18 @@ def interaction(info: CellsInfo, theme: Theme = "light") -> go.Figure:
     if not np.isfinite(np.array(info.means, dtype=float)).any():
         return themes.message("No combination of these axes has a result yet.", theme)
     chart = themes.figure(theme, height=380)
-    colors = [style.color for name, style in themes.STYLES.items() if name != "none"]
-    symbols = [style.symbol for name, style in themes.STYLES.items() if name != "none"]
+    shades, over = themes.shades(info.block, len(info.rows), theme), html.escape(info.second)
     for at, (level, means) in enumerate(zip(info.rows, info.means, strict=True)):
         chart.add_scatter(
             x=[html.escape(each) for each in info.columns],
             y=means,
             mode="lines+markers",
             name=f"{html.escape(info.first)} = {html.escape(level)}",
-            line={"color": colors[at % len(colors)], "dash": DASHES[at % len(DASHES)]},
-            marker={"symbol": symbols[at % len(symbols)], "size": 9},
+            line={"color": shades[at], "dash": DASHES[at % len(DASHES)]},
+            marker={"symbol": MARKS[at % len(MARKS)], "size": 9},
             connectgaps=False,
+            hovertemplate=f"%{{fullData.name}}, {over} = %{{x}}: %{{y:.1f}} {info.metric.unit}<extra></extra>",
         )
-    chart.update_xaxes(title_text=html.escape(info.second), type="category")
+    chart.update_xaxes(title_text=over, type="category")
     chart.update_yaxes(title_text=f"{info.metric.title} ({info.metric.unit})")
     return chart

@@ -15,7 +15,7 @@ from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
 from dashboards.text import count, duration
 
-USEFUL, LOST = "#009e73", "#d55e00"
+USEFUL, LOST = "#a9b3c2", "#6b7686"  # greys: colours belong to blocks
 
 
 class Spent(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,20 +14,23 @@ import plotly.graph_objects as go
 
 from dashboards import frames
 from dashboards.analysis.frontier import NEAR, ON, UNKNOWN
+from dashboards.figures import labels
 from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
 from dashboards.metrics import Cost, Metric
-from dashboards.text import count, interval, number, quantity, settings_line
+from dashboards.text import configuration, count, interval, number, quantity
 
 LOG_ABOVE = 5.0  # ratio of the dearest to the cheapest arm from which the cost axis is logarithmic
 MOST_LABELS = 7
+LABEL_WIDTH = 110  # characters across a chart of usual width
+HOVER_WIDTH, INDENT = 84, "\u2003"  # characters; an em space, which HTML keeps
 OPACITY = {ON: 1.0, NEAR: 0.75, UNKNOWN: 0.6}
 DOMINATED_OPACITY = 0.45
 
 
 @dataclass(frozen=True)
 class Point:
-    """One arm on the chart. `low` and `high` are NaN with one seed; `hover` is safe HTML."""
+    """One arm on the chart. `low` and `high` are NaN with one seed; `said` are lines of safe HTML."""
 
     arm_id: str
     label: str
@@ -37,7 +41,14 @@ class Point:
     high: float
     seeds: tuple[float, ...]
     standing: str
-    hover: str
+    said: tuple[str, ...]
+    spec: Mapping[str, Any]
+
+    @property
+    def hover(self) -> str:
+        """What is said of it, and its whole configuration, as safe HTML; made when drawn, as few of many arms are."""
+        whole = [line for part in configuration(self.spec) for line in _wrapped(part)]
+        return "<br>".join([*self.said, "", *map(html.escape, whole)])
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,9 @@ class FrontierInfo:
         return bool(costs) and min(costs) > 0 and max(costs) / min(costs) > LOG_ABOVE
 
 
-def info(table: pd.DataFrame, values: pd.DataFrame, metric: Metric, cost: Cost, band: pd.DataFrame) -> FrontierInfo:
+def info(
+    table: pd.DataFrame, values: pd.DataFrame, metric: Metric, cost: Cost, band: pd.DataFrame, specs: pd.Series
+) -> FrontierInfo:
     """The numbers of the chart.
 
     Args:
@@ -76,16 +89,34 @@ def info(table: pd.DataFrame, values: pd.DataFrame, metric: Metric, cost: Cost, 
         metric: the vertical axis.
         cost: the horizontal axis.
         band: `analysis.frontier.band`: cost, low, high.
+        specs: `[arms]` full configurations.
     """
     shown = table[np.isfinite(table["mean"]) & np.isfinite(table[cost.name])]
-    points = [_point(arm, row, frames.seeds_of(values, arm), metric, cost) for arm, row in frames.rows(shown)]
-    on = shown[shown["standing"] == ON].sort_values(cost.name)
+    readable, size = cost.readable(float(shown[cost.name].max()))
+    points = [
+        Point(
+            arm_id=arm,
+            label=row["label"],
+            block=row["block"],
+            cost=float(row[cost.name]) / size,
+            mean=float(row["mean"]),
+            low=float(row["low"]),
+            high=float(row["high"]),
+            seeds=frames.seeds_of(values, arm),
+            standing=row["standing"],
+            said=_said(row, metric, cost),
+            spec=specs[arm],
+        )
+        for arm, row in frames.rows(shown)
+    ]
+    on = sorted((point for point in points if point.standing == ON), key=lambda point: point.cost)
+    edges = band[["cost", "low", "high"]].dropna()
     return FrontierInfo(
         metric=metric,
-        cost=cost,
+        cost=readable,
         points=tuple(points),
-        steps=tuple(zip(on[cost.name].tolist(), on["mean"].tolist(), strict=True)),
-        band=tuple(map(tuple, band[["cost", "low", "high"]].dropna().to_numpy().tolist())),
+        steps=tuple((point.cost, point.mean) for point in on),
+        band=tuple(map(tuple, edges.assign(cost=edges["cost"] / size).to_numpy().tolist())),
         left_out=len(table) - len(shown),
     )
 
@@ -93,61 +124,54 @@ def info(table: pd.DataFrame, values: pd.DataFrame, metric: Metric, cost: Cost, 
 def draw(info: FrontierInfo, theme: Theme = "light") -> go.Figure:
     """The chart. Clicking a point gives its arm_id in `customdata`."""
     if not info.points:
-        return themes.message("No arm has both a result and a cost yet.", theme)
+        return themes.message(nothing(info), theme)
     chart = themes.figure(theme, height=480)
     _draw_band(chart, info)
     blocks = dict.fromkeys(point.block for point in info.points)
     traces = [_traces(block, [point for point in info.points if point.block == block]) for block in blocks]
     chart.add_traces([trace for pair in traces for trace in pair])  # at once: each call checks every property again
-    for point in labelled(info):
+    for point, rightwards in labelled(info):
         chart.add_annotation(
             x=np.log10(point.cost) if info.logarithmic else point.cost,
             y=point.mean,
             text=html.escape(point.label),
             showarrow=False,
-            xanchor="left" if point.cost <= np.median([each.cost for each in info.points]) else "right",
+            xanchor="left" if rightwards else "right",
             yanchor="bottom",
             yshift=6,
             font={"size": 11},
         )
-    chart.update_xaxes(title_text=_axis_title(info), tickformat="~s", type="log" if info.logarithmic else "linear")
+    chart.update_xaxes(title_text=axis_title(info), type="log" if info.logarithmic else "linear")
+    if info.cost.prefixed:
+        chart.update_xaxes(tickformat="~s")
     if info.logarithmic:
         chart.update_xaxes(dtick="D2")
     chart.update_yaxes(title_text=f"{info.metric.title} ({info.metric.unit})", range=vertical_range(info))
     return chart
 
 
-def labelled(info: FrontierInfo) -> list[Point]:
-    """Arms on the frontier whose names fit: best first, none too near to one already named."""
-    spans = [np.ptp([getattr(point, axis) for point in info.points]) or 1.0 for axis in ("cost", "mean")]
+def labelled(info: FrontierInfo, fits: int = LABEL_WIDTH) -> list[tuple[Point, bool]]:
+    """Arms on the frontier whose names fit, best first, and whether each name stands to the right of its point.
+
+    Args:
+        info: the chart's numbers.
+        fits: how many characters of a name go across the plot.
+    """
+    costs = np.array([point.cost for point in info.points])
+    costs = np.log10(costs) if info.logarithmic else costs
+    low, high = vertical_range(info)
+    x = (costs - costs.min()) / (np.ptp(costs) or 1.0)
+    places = [
+        labels.Place(float(at), (point.mean - low) / (high - low), point.label)
+        for at, point in zip(x, info.points, strict=True)
+    ]
     sign = -1 if info.metric.higher_is_better else 1
-    chosen: list[Point] = []
-    for point in sorted((point for point in info.points if point.standing == ON), key=lambda each: sign * each.mean):
-        near = (
-            abs(point.cost - other.cost) / spans[0] < 0.2 and abs(point.mean - other.mean) / spans[1] < 0.07
-            for other in chosen
-        )
-        if len(chosen) < MOST_LABELS and not any(near):
-            chosen.append(point)
-    return chosen
+    on = [at for at, point in enumerate(info.points) if point.standing == ON]
+    on.sort(key=lambda at: sign * info.points[at].mean)
+    return [(info.points[each.at], each.rightwards) for each in labels.arrange(places, on, fits, MOST_LABELS)]
 
 
-def _point(arm: str, row: dict[str, Any], seeds: tuple[float, ...], metric: Metric, cost: Cost) -> Point:
-    return Point(
-        arm_id=arm,
-        label=row["label"],
-        block=row["block"],
-        cost=float(row[cost.name]),
-        mean=float(row["mean"]),
-        low=float(row["low"]),
-        high=float(row["high"]),
-        seeds=seeds,
-        standing=row["standing"],
-        hover=_hover(row, metric, cost, row["settings"]),
-    )
-
-
-def _hover(row: dict[str, Any], metric: Metric, cost: Cost, settings: Mapping[str, Any]) -> str:
+def _said(row: dict[str, Any], metric: Metric, cost: Cost) -> tuple[str, ...]:
     value = f"{number(row['mean'], 2)} {metric.unit}"
     certain = f"95 % interval {interval(row['low'], row['high'])}" if row["n"] > 1 else "one seed: interval unknown"
     lines = [
@@ -159,18 +183,11 @@ def _hover(row: dict[str, Any], metric: Metric, cost: Cost, settings: Mapping[st
     lines.append(f"{row['standing']}{chance}")
     if row["at_chance"]:
         lines.append(f"{count(int(row['at_chance']), 'diverged trial')} counted at chance level")
-    lines += [html.escape(line) for line in _wrapped(settings_line(settings))]
-    return "<br>".join(lines)
+    return tuple(lines)
 
 
-def _wrapped(text: str, width: int = 70) -> Sequence[str]:
-    lines, line = [], ""
-    for part in text.split(", "):
-        if line and len(line) + len(part) > width:
-            lines.append(line)
-            line = ""
-        line = f"{line}, {part}" if line else part
-    return [*lines, line] if line else lines
+def _wrapped(text: str) -> Sequence[str]:
+    return textwrap.wrap(text, HOVER_WIDTH, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False)
 
 
 def _draw_band(chart: go.Figure, info: FrontierInfo) -> None:
@@ -263,6 +280,12 @@ def zoom(info: FrontierInfo) -> tuple[list[float], list[float]] | None:
     return (ranges[0], ranges[1]) if np.ptp(ranges[1]) < 0.5 * np.ptp(full) else None
 
 
-def _axis_title(info: FrontierInfo) -> str:
+def nothing(info: FrontierInfo) -> str:
+    """What is said where there is nothing to draw."""
+    return f"No arm has both a result and a value for “{info.cost.title}”."
+
+
+def axis_title(info: FrontierInfo) -> str:
+    """What the horizontal axis is, with its unit."""
     unit = f" ({info.cost.unit})" if info.cost.unit and info.cost.unit not in info.cost.title else ""
     return f"{info.cost.title}{unit}" + (", logarithmic" if info.logarithmic else "")

@@ -70,7 +70,8 @@ def info(design: pd.DataFrame, table: pd.DataFrame, metric: Metric, cost: Cost) 
     found = [_levels(str(name), part[name]) for name in part if part[name].nunique() > 1]
     costs = shown[cost.name].astype(float)
     if len(shown) and np.isfinite(costs).all():
-        found.append(_numbers(cost.title, costs, [text.quantity(each, cost.unit) for each in costs]))
+        unit = "" if cost.unit in cost.title else cost.unit
+        found.append(_numbers(cost.title, costs, [text.quantity(each, unit) for each in costs]))
     said = [text.number(each) for each in shown["mean"]]
     found.append(_numbers(f"{metric.title} ({metric.unit})", shown["mean"].astype(float), said))
     labels, blocks = tuple(map(str, shown["label"])), tuple(map(str, shown["block"]))
@@ -125,16 +126,19 @@ def _trace(info: ParallelInfo, block: str) -> dict[str, object]:
     x: list[float | None] = []
     y: list[float | None] = []
     hover: list[str] = []
+    labels: list[str | None] = []
     for arm in (at for at, each in enumerate(info.blocks) if each == block):
         for at, axis in enumerate(info.coordinates):
             x.append(at)
             y.append(axis.values[arm])
+            labels.append(info.labels[arm])
             hover.append(
                 f"<b>{html.escape(info.labels[arm])}</b><br>{html.escape(axis.title)}: {html.escape(axis.said[arm])}"
             )
         x.append(None)
         y.append(None)
         hover.append("")
+        labels.append(None)
     style = themes.style(block)
     return {
         "type": "scatter",
@@ -146,5 +150,6 @@ def _trace(info: ParallelInfo, block: str) -> dict[str, object]:
         "opacity": 0.75,
         "name": block,
         "text": hover,
+        "customdata": labels,
         "hovertemplate": "%{text}<extra></extra>",
     }

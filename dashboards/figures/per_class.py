@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,21 +18,32 @@ MOST_CLASSES = 30  # half of them from each end
 
 @dataclass(frozen=True)
 class PerClassInfo:
-    """Bars from most gained to most lost: name, difference, low, high in points, clips."""
+    """Bars from most gained to most lost: name, difference, low, high in points, clips.
+
+    Attributes:
+        first: label of the arm.
+        second: label of the arm it is compared with.
+        blocks: of both.
+        bars: a class each.
+        left_out: classes between the most gained and the most lost.
+    """
 
     first: str
     second: str
+    blocks: tuple[str, str]
     bars: tuple[tuple[str, float, float, float, int], ...]
     left_out: int
 
 
-def info(gains: pd.DataFrame, first: str, second: str, names: Sequence[str] = ()) -> PerClassInfo:
+def info(
+    gains: pd.DataFrame, labels: tuple[str, str], blocks: tuple[str, str], names: Sequence[str] = ()
+) -> PerClassInfo:
     """The bars.
 
     Args:
         gains: `Sweep.per_class`.
-        first: label of the arm.
-        second: label of the arm it is compared with.
+        labels: of the arm, and of the one it is compared with.
+        blocks: of both.
         names: class names by index; the index itself where there is none.
     """
     half = MOST_CLASSES // 2
@@ -40,7 +52,13 @@ def info(gains: pd.DataFrame, first: str, second: str, names: Sequence[str] = ()
     for label, row in frames.rows(kept):
         name = names[int(label)] if int(label) < len(names) else f"class {label}"
         bars.append((name, row["difference"], row["low"], row["high"], row["clips"]))
-    return PerClassInfo(first, second, tuple(bars), len(gains) - len(kept))
+    return PerClassInfo(*labels, blocks, tuple(bars), len(gains) - len(kept))
+
+
+def axis_title(info: PerClassInfo) -> str:
+    """What a bar's length is."""
+    left_out = f" ({info.left_out} classes between them left out)" if info.left_out else ""
+    return f"Top-1 of {info.first} minus {info.second}, points{left_out}"
 
 
 def draw(info: PerClassInfo, theme: Theme = "light") -> go.Figure:
@@ -51,9 +69,9 @@ def draw(info: PerClassInfo, theme: Theme = "light") -> go.Figure:
     names, difference, low, high, clips = (list(column) for column in zip(*info.bars, strict=True))
     chart.add_bar(
         x=difference,
-        y=names,
+        y=list(map(html.escape, names)),
         orientation="h",
-        marker={"color": [themes.VERDICT_COLORS["better" if value >= 0 else "worse"] for value in difference]},
+        marker={"color": [themes.style(info.blocks[0 if value >= 0 else 1]).color for value in difference]},
         error_x={
             "type": "data",
             "symmetric": False,
@@ -66,7 +84,6 @@ def draw(info: PerClassInfo, theme: Theme = "light") -> go.Figure:
         customdata=clips,
         hovertemplate="%{y}: %{x:+.1f} points, %{customdata} clips<extra></extra>",
     )
-    left_out = f" ({info.left_out} classes between them left out)" if info.left_out else ""
-    chart.update_xaxes(title_text=f"Top-1 of {info.first} minus {info.second}, points{left_out}", zeroline=True)
+    chart.update_xaxes(title_text=html.escape(axis_title(info)), zeroline=True)
     chart.update_yaxes(autorange="reversed", type="category", showgrid=False)
     return chart

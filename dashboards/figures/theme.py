@@ -1,7 +1,8 @@
 """How figures look: one colour and one marker per block everywhere, light and dark.
 
 Colours are Okabe and Ito's, extended by Tol's muted set; each reads on white and on near-black and stays apart for the
-common forms of colour blindness. Markers differ too, so that a grey print can be read.
+common forms of colour blindness. Markers differ too, so that a grey print can be read. Nothing else has these colours:
+what is not about one block is drawn in greys, patterns or Cividis.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import hashlib
 from typing import Literal, NamedTuple
 
+import numpy as np
 import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb
 
 Theme = Literal["light", "dark"]
 
@@ -36,11 +39,11 @@ STYLES: dict[str, Style] = {
     "cgd": Style("#7b8fd4", "hourglass"),
 }
 SPARE = (Style("#b07d48", "star-square"), Style("#6aa84f", "bowtie"), Style("#8e7cc3", "star-diamond"))
-VERDICT_COLORS = {"better": "#009e73", "worse": "#d55e00", "undecided": "#8a8a8a", "control": "#8a8a8a"}
 
 INK = {"light": "#1c2430", "dark": "#e6e9ee"}
 GRID = {"light": "#e4e7ec", "dark": "#333a45"}
 FAINT = "#8490a3"  # reads on both
+DEEPEST = 0.65  # how far the last of several tones goes towards the ink
 BAND = "rgba(128,140,163,0.18)"  # on both
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
@@ -50,6 +53,13 @@ def style(block: str) -> Style:
     if block in STYLES:
         return STYLES[block]
     return SPARE[hashlib.sha256(block.encode()).digest()[0] % len(SPARE)]
+
+
+def shades(block: str, count: int, theme: Theme) -> list[str]:
+    """Tones of a block's colour for the levels of one of its settings, from the colour itself towards the ink."""
+    start, end = (np.array(hex_to_rgb(color)) for color in (style(block).color, INK[theme]))
+    shares = np.linspace(0, DEEPEST, count) if count > 1 else [0.0]
+    return ["#" + "".join(f"{round(part):02x}" for part in start + share * (end - start)) for share in shares]
 
 
 def template(theme: Theme) -> go.layout.Template:

@@ -11,48 +11,62 @@ from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_o
 from orchestrator.errors import LedgerError, UserError
 from orchestrator.paths import RunFolder
 
+METRIC, COST = "top1_percent", "executed_macs"
+metric_option = click.option("--metric", default=METRIC, show_default=True, help="What arms are judged by.")
+cost_option = click.option(
+    "--cost",
+    default=COST,
+    show_default=True,
+    help="The frontier's other axis: executed_macs, params, latency_ms, peak_memory_bytes, train_seconds, "
+    "published_gflops:RULE.",
+)
 sweep_option = click.option("--sweep", metavar="NAME", help="Which sweep, if the ledger holds several.")
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: FOLDER/report.html]")
+@metric_option
+@cost_option
 @ledger_option
 @sweep_option
-def report(folder: Path, output: Path | None, ledger: str | None, sweep: str | None) -> None:
+def report(folder: Path, output: Path | None, metric: str, cost: str, ledger: str | None, sweep: str | None) -> None:
     """Write the report of a run as one HTML file that opens offline.
 
     \b
     longrange report runs/quickstart -o quickstart.html
+    longrange report runs/quickstart --metric top5_percent --cost latency_ms -o latency.html
     """
     from dashboards import report as page
 
     found = opened(folder, ledger, sweep)
     target = output or (folder / "report.html" if folder.is_dir() else Path("report.html"))
-    click.echo(str(page.write(found, target, audit_rows=published_rows(found))))
+    click.echo(str(page.write(found, target, metric=metric, cost=cost, audit_rows=published_rows(found))))
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(["markdown", "latex", "csv", "html"]), default="markdown")
 @click.option("--columns", help="Comma-separated; `--columns help` lists them.")
-@click.option("--metric", default="top1_percent", show_default=True)
+@metric_option
+@cost_option
 @ledger_option
 @sweep_option
-def table(folder: Path, kind: str, columns: str | None, metric: str, ledger: str | None, sweep: str | None) -> None:
+def table(folder: Path, kind: str, columns: str | None, **options: Any) -> None:
     """The table of a run for a paper: mean ± interval, difference to the control, verdict, cost.
 
     \b
     longrange table runs/quickstart --format latex
+    longrange table runs/quickstart --columns arm,mean,executed_macs,published_gflops:hgnl,latency_ms
     """
     from dashboards import tables
 
     if columns == "help":
-        click.echo("\n".join(tables.COLUMNS))
+        click.echo("\n".join([*tables.COLUMNS, "published_gflops:RULE"]))
         return
-    chosen = columns.split(",") if columns else list(tables.DEFAULT_COLUMNS)
-    found = opened(folder, ledger, sweep)
-    click.echo(found.text_table(kind, chosen, metric).rstrip("\n"))
+    chosen = [name.strip() for name in columns.split(",")] if columns else list(tables.DEFAULT_COLUMNS)
+    found = opened(folder, options["ledger"], options["sweep"])
+    click.echo(found.text_table(kind, chosen, options["metric"], options["cost"]).rstrip("\n"))
 
 
 @click.command()

@@ -11,7 +11,7 @@ import click
 
 from orchestrator import paths
 from orchestrator.cli.common import ledger_option
-from orchestrator.cli.looking import opened, sweep_option
+from orchestrator.cli.looking import cost_option, metric_option, opened, sweep_option
 from orchestrator.errors import LongrangeError, UserError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from workloads.attention import Attention
     from workloads.spec import TrialSpec
 
+FIGURES = ["frontier", "ablation", "curves", "heatmap", "interaction", "parallel", "stages", "classes"]
 FOLDER = "attention"  # inside a run folder: what was made for the page, so that the next one is fast
 
 
@@ -43,6 +44,7 @@ FOLDER = "attention"  # inside a run folder: what was made for the page, so that
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("attention.html"),
     show_default=True,
+    help="A page (.html), or figures for a paper (.pdf, .svg, .png).",
 )
 @ledger_option
 @sweep_option
@@ -54,9 +56,14 @@ def attention(folder: Path, arms: tuple[str, ...], output: Path, **options: Any)
 
     \b
     longrange attention runs/quickstart "nl @res3" "rnl kernel=3x3x3" --clip 3 --position 2,8,8 -o attention.html
+    longrange attention runs/quickstart "pnl n=2" "bat k=4" --clip 3 -o attention.pdf
     """
     from dashboards import attention as page
+    from dashboards import static
 
+    paper = output.suffix.lower() in static.FORMATS
+    if not paper and output.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"-o {output}: give a page (.html) or a figure ({', '.join(static.FORMATS)})")
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a `longrange run`")
     found = opened(folder, options["ledger"], options["sweep"])
@@ -64,24 +71,27 @@ def attention(folder: Path, arms: tuple[str, ...], output: Path, **options: Any)
     asked = [_position(text) for text in options["positions"]] or [_middle(trials[0].spec)]
     maker = _Maker(folder, options["clips"], asked, options["device"])
     networks = [maker.network(trial) for trial in trials]
+    if paper:
+        click.echo("\n".join(map(str, static.attention.save(networks, output))))
+        return
     title = f"Where {', '.join(dict.fromkeys(trial.label for trial in trials))} look"
     click.echo(str(page.write(networks, output, title=title, notes=[*maker.notes, *filter(None, [found.caveat])])))
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("kind", type=click.Choice(["frontier", "ablation", "curves", "heatmap", "interaction"]))
+@click.argument("kind", type=click.Choice(FIGURES))
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     help="A .pdf, .svg or .png file.  [default: KIND.pdf]",
 )
-@click.option("--metric", default="top1_percent", show_default=True)
-@click.option("--cost", default="executed_macs", show_default=True, help="The frontier's other axis.")
+@metric_option
+@cost_option
 @click.option("--block", default="", help="Whose arms: ablation, heatmap, interaction.")
 @click.option("--axes", metavar="FIRST,SECOND", default="", help="Two axes of the block: heatmap, interaction.")
-@click.option("--arm", "focus", multiple=True, help="Only these arms' curves; repeat.")
+@click.option("--arm", "focus", multiple=True, help="Only these arms, the two of classes; repeat.")
 @click.option("--theme", type=click.Choice(["light", "dark"]), default="light", show_default=True)
 @click.option("--width", type=click.Choice(["column", "page"]), default="column", show_default=True)
 @click.option("--zoom", is_flag=True, help="The better part of the frontier.")
@@ -93,6 +103,7 @@ def figure(folder: Path, kind: str, output: Path | None, axes: str, **options: A
     \b
     longrange figure runs/quickstart frontier -o frontier.pdf
     longrange figure runs/quickstart heatmap --block hgnl --axes block.g1,block.g2 -o groups.svg
+    longrange figure runs/quickstart classes --arm "nl @res3" --arm none -o classes.pdf
     """
     found = opened(folder, options.pop("ledger"), options.pop("sweep"))
     pair = [part.strip() for part in axes.split(",") if part.strip()]

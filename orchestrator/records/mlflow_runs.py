@@ -4,6 +4,7 @@
 - metrics: per epoch under their own names, step = epoch; final values under `final/NAME`; `model/params` and
   `model/executed_macs`, so that MLflow's own charts can put accuracy over cost.
 - tags `longrange.*`: what one searches and groups by.
+- notes: a link to the same trial or sweep in the dashboard, which links back.
 - dataset: the workload by its name; its digest is the fingerprint of the data, or of the configuration where that says
   everything (embedded data).
 """
@@ -18,6 +19,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from orchestrator.records.mirroring import Copy, Sweep
 from orchestrator.records.schema import State
@@ -28,6 +30,7 @@ KIND, TRIAL, UID, ENDED_AT = (PREFIX + name for name in ("kind", "trial_id", "sw
 PARENT = "mlflow.parentRunId"
 NAME = "mlflow.runName"
 NOTE = "mlflow.note.content"
+DASHBOARD = "http://127.0.0.1:8050"  # where `longrange ui` serves unless told otherwise
 
 STATUS = {
     State.FINISHED: "FINISHED",
@@ -127,7 +130,8 @@ def tags(copy: Copy, parent: str) -> dict[str, str]:
     shown = {PREFIX + name: str(value)[:VALUE_LIMIT] for name, value in own.items() if value is not None}
     sha = copy.facts.get("git_sha")
     commit = {"mlflow.source.git.commit": str(sha)} if sha else {}
-    return {**shown, **commit, PARENT: parent, NAME: f"{copy.label[:200]} seed {copy.seed}", **SOURCE}
+    link = _dashboard("This trial", "/trial", sweep=copy.sweep_name, trial=copy.trial_id)
+    return {**shown, **commit, PARENT: parent, NAME: f"{copy.label[:200]} seed {copy.seed}", NOTE: link, **SOURCE}
 
 
 SOURCE = {"mlflow.source.name": "longrange", "mlflow.source.type": "LOCAL"}
@@ -135,8 +139,14 @@ SOURCE = {"mlflow.source.name": "longrange", "mlflow.source.type": "LOCAL"}
 
 def parent_tags(sweep: Sweep) -> dict[str, str]:
     """Tags of the run that stands for the whole sweep; its note is markdown, so the question is escaped."""
-    note = {NOTE: html.escape(sweep.question)} if sweep.question else {}
-    return {KIND: "sweep", UID: sweep.uid, PREFIX + "sweep": sweep.name, NAME: sweep.name, **note, **SOURCE}
+    link = _dashboard("This sweep", "/sweep", sweep=sweep.name)
+    note = "\n\n".join([*([html.escape(sweep.question)] if sweep.question else []), link])
+    return {KIND: "sweep", UID: sweep.uid, PREFIX + "sweep": sweep.name, NAME: sweep.name, NOTE: note, **SOURCE}
+
+
+def _dashboard(what: str, page: str, **query: str) -> str:
+    """A link in markdown to where `longrange ui` shows the same; names are percent-encoded, so they cannot end it."""
+    return f"[{what} in the dashboard]({DASHBOARD}{page}?{urlencode(query)}), while `longrange ui` runs on its ledger"
 
 
 def _series(copy: Copy) -> Iterator[Value]:

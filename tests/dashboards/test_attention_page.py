@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from attention_maps import keep, seen
 
-from dashboards import attention
+from dashboards import attention, static
 from dashboards.attention import Network, Seen, by_group, overview, read, render
+from dashboards.figures.attention import cover
 from orchestrator.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -82,3 +83,29 @@ def test_objects_that_need_pickle_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "maps.npz", about=np.array([{"format": 1}], dtype=object))
     with pytest.raises(UserError, match="longrange attention"):
         attention.read(tmp_path / "maps.npz")
+
+
+def test_figures_for_papers_show_clips_maps_guesses_and_regions(tmp_path: Path) -> None:
+    blind = Network("none", "none", 0, seen(blind=True))
+    networks = [Network("nl", "nl", 0, seen()), Network("p", "pnl", 0, seen(2)), blind]
+    files = static.attention.save(networks, tmp_path / "a.svg", theme="dark")
+    assert [file.name for file in files] == [
+        "a.svg",
+        "a-2.svg",
+        "a-3.svg",
+        "a-4.svg",
+    ]
+    assert {file.read_bytes()[:5] for file in files} == {b"<?xml"}
+    info = overview(networks[:2], 0, 0)
+    chart = static.attention.draw(info, said={"nl": "✓ zero (70.0 %)"}, plain=True)
+    assert len(chart.axes) == 3 * len(info.frames)
+    assert [text.get_text() for text in chart.texts][:3] == ["the clip", "nl   ✓ zero (70.0 %)", "p"]
+    scales = static.attention.draw(by_group(networks[1], "res3.0", 0, 0), said={}, regions=5)
+    assert sum(len(axes.patches) for axes in scales.axes) == 2 * 5 * 2  # scales, regions, black and white
+
+
+def test_a_map_covers_a_picture_as_on_the_page() -> None:
+    shown = cover(np.array([[-1.0, 0.0, 1.0]]))
+    assert shown[0, 0].tolist() == pytest.approx([0, 114 / 255, 178 / 255, 0.85])
+    assert shown[0, 1, 3] == 0, "nothing is covered where nothing is looked at"
+    assert shown[0, 2].tolist() == pytest.approx([230 / 255, 100 / 255, 0, 0.85])

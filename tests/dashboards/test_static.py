@@ -6,14 +6,15 @@ import re
 import struct
 from pathlib import Path
 
+import matplotlib.colors
 import numpy as np
 import pytest
 
 import dashboards
 from dashboards import static
-from dashboards.errors import UnknownChoice
-from dashboards.figures import ablation, curves, effects, frontier, theme
+from dashboards.figures import ablation, curves, effects, frontier, parallel, per_class, stages, theme
 from dashboards.metrics import TOP1, find_cost
+from orchestrator.errors import UserError
 
 PAIR = ["block.g1", "block.g2"]
 CHOICES = {"ablation": {"block": "rnl"}, "heatmap": {"block": "hgnl", "axes": PAIR}}
@@ -78,14 +79,49 @@ def test_cells_say_their_mean_and_n_or_that_they_were_not_run(quickstart: dashbo
     assert f"{info.means[0][0]:.1f}\nn = {info.trials[0][0]}" in said
 
 
+def test_stages_add_up_to_each_arms_macs(quickstart: dashboards.Sweep) -> None:
+    arms = [quickstart.arm_id("nl@res3"), quickstart.arm_id("none")]
+    (axes,) = static.draw("stages", quickstart.stages_info(arms)).axes
+    ends = {round(bar.get_y() + bar.get_height() / 2): 0.0 for bar in axes.patches}
+    for bar in axes.patches:
+        row = round(bar.get_y() + bar.get_height() / 2)
+        ends[row] = max(ends[row], bar.get_x() + bar.get_width())
+    assert [ends[0], ends[1]] == list(quickstart.arms.loc[arms, "executed_macs"])
+    assert theme.style("nl").color in {matplotlib.colors.to_hex(bar.get_facecolor()) for bar in axes.patches}
+
+
+def test_gains_per_class_are_in_the_colour_of_the_better_arm(quickstart: dashboards.Sweep) -> None:
+    info = quickstart.class_gains_info("nl@res3", "none")
+    (axes,) = static.draw("classes", info).axes
+    assert [bar.get_width() for bar in axes.patches] == [difference for _, difference, *_ in info.bars]
+    assert {matplotlib.colors.to_hex(bar.get_facecolor()) for bar in axes.patches} == {theme.style("nl").color}
+
+
+def test_a_logarithmic_axis_has_ticks_within_a_decade() -> None:
+    points = [
+        frontier.Point(str(cost), str(cost), "nl", cost, 90.0, 89.0, 91.0, (90.0,), "dominated", (), {})
+        for cost in (1.6e6, 9.0e6)
+    ]
+    info = frontier.FrontierInfo(TOP1, find_cost("executed_macs"), tuple(points), ((1.6e6, 90.0),), (), 0)
+    assert info.logarithmic
+    (axes,) = static.draw("frontier", info).axes
+    axes.figure.draw_without_rendering()
+    low, high = axes.get_xlim()
+    shown = [label.get_text() for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    assert shown == ["2M", "5M"]
+
+
 @pytest.mark.parametrize(
     ("kind", "info"),
     [
         ("frontier", frontier.FrontierInfo(TOP1, find_cost("params"), (), (), (), 0)),
         ("ablation", ablation.AblationInfo(TOP1, (), None)),
         ("curves", curves.CurvesInfo(TOP1, ())),
-        ("heatmap", effects.CellsInfo(TOP1, "a", "b", ("1",), ("2",), ((float("nan"),),), ((0,),))),
-        ("interaction", effects.CellsInfo(TOP1, "a", "b", ("1",), ("2",), ((float("nan"),),), ((0,),))),
+        ("heatmap", effects.CellsInfo(TOP1, "nl", "a", "b", ("1",), ("2",), ((float("nan"),),), ((0,),))),
+        ("interaction", effects.CellsInfo(TOP1, "nl", "a", "b", ("1",), ("2",), ((float("nan"),),), ((0,),))),
+        ("parallel", parallel.ParallelInfo((), (), (), 0)),
+        ("stages", stages.StagesInfo((), ("nl",))),
+        ("classes", per_class.PerClassInfo("nl", "none", ("nl", "none"), (), 0)),
     ],
 )
 def test_nothing_to_show_is_said_in_words(kind: str, info: object, tmp_path: Path) -> None:
@@ -100,14 +136,15 @@ def test_nothing_to_show_is_said_in_words(kind: str, info: object, tmp_path: Pat
         ("pie", "a.pdf", {}, "unknown figure 'pie'.*frontier"),
         ("frontier", "a.jpg", {}, "unknown format '.jpg'.*pdf"),
         ("frontier", "a.pdf", {"width": "huge"}, "unknown width"),
-        ("ablation", "a.pdf", {}, "block with several arms.*nl, hgnl"),
-        ("heatmap", "a.pdf", {"block": "hgnl", "axes": ["block.g1"]}, "pair of axes"),
+        ("ablation", "a.pdf", {}, "say which block, one of nl, hgnl"),
+        ("heatmap", "a.pdf", {"block": "hgnl", "axes": ["block.g1"]}, "needs two axes, given 1; .*block.g2"),
+        ("classes", "a.pdf", {"focus": ["none"]}, "needs two arms, given 1; .*nl@res3"),
         ("curves", "a.pdf", {"focus": ["nope"]}, "unknown arm"),
     ],
 )
 def test_wrong_choices_name_the_right_ones(
     quickstart: dashboards.Sweep, kind: str, name: str, choices: dict[str, object], said: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UnknownChoice, match=said):
+    with pytest.raises(UserError, match=said):
         quickstart.save_figure(kind, tmp_path / name, **choices)
     assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ import dashboards
 from dashboards import tables
 from dashboards.errors import UnknownChoice
 from dashboards.metrics import TOP1, find_metric
+from dashboards.text import interval
 
 HOSTILE = r"a|b & 50%_x #1 {y} <b> $z$ \n ~^ *s* `c`"
 
@@ -100,3 +101,25 @@ def test_unknown_columns_and_formats_list_the_known_ones(quickstart: dashboards.
         quickstart.text_table(columns=["macs"])
     with pytest.raises(UnknownChoice, match="markdown, latex, csv, html"):
         quickstart.text_table("word")
+
+
+def test_published_counts_are_columns_by_their_rule(quickstart: dashboards.Sweep) -> None:
+    said = quickstart.text_table("csv", ["arm", "published_gflops:rnl"]).splitlines()
+    assert said[:2] == ["label,published_gflops:rnl", "none,0.00162"]
+    assert "GFLOPs, counting rule rnl" in quickstart.text_table(columns=["arm", "published_gflops:rnl"])
+    with pytest.raises(UnknownChoice, match="'published_gflops:pnl'; use one of: published_gflops:rnl"):
+        quickstart.text_table(columns=["published_gflops:pnl"])
+
+
+def test_intervals_and_long_times_have_columns_that_read(quickstart: dashboards.Sweep) -> None:
+    table = quickstart.table().assign(train_seconds=36_000.0)
+    found = tables.info(table, quickstart.metric(), ["interval", "bootstrap", "train_seconds"])
+    assert found.titles == ("95 % interval (%)", "95 % bootstrap (%)", "Training time (h)")
+    assert found.rows[0][2].text == "10.00"
+    assert found.rows[0][0].text == interval(table["low"].iloc[0], table["high"].iloc[0])
+    assert set(found.raw) == {"low", "high", "bootstrap_low", "bootstrap_high", "train_seconds"}
+
+
+def test_the_frontiers_columns_follow_the_cost(quickstart: dashboards.Sweep) -> None:
+    columns = ["arm", "standing"]
+    assert quickstart.text_table("csv", columns) != quickstart.text_table("csv", columns, cost="params")

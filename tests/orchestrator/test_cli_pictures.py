@@ -100,5 +100,30 @@ def test_figures_are_written_where_they_are_wanted(folder: Path, tmp_path: Path)
     for kind, words in (("frontier", ("--zoom", "--theme", "dark")), ("curves", ("--arm", "nl", "--width", "page"))):
         longrange("figure", folder, kind, "-o", tmp_path / f"{kind}.svg", *words)
         assert (tmp_path / f"{kind}.svg").read_text().startswith("<?xml")
-    with pytest.raises(UserError, match="block with several arms"):
+    with pytest.raises(UserError, match="no block of this sweep has two arms"):
         longrange("figure", folder, "heatmap", "-o", tmp_path / "a.pdf")
+
+
+def test_attention_is_a_figure_for_a_paper_where_the_file_says_so(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(folder, tmp_path / "run")
+    longrange("attention", run, "nl", "pnl", "--clip", 3, "-o", tmp_path / "look.pdf")
+    files = [tmp_path / "look.pdf", tmp_path / "look-2.pdf"]  # both blocks, then PNL's scales one by one
+    assert capfd.readouterr().out.split() == list(map(str, files))
+    assert all(file.read_bytes().startswith(b"%PDF") for file in files)
+    with pytest.raises(UserError, match=r"give a page \(.html\) or a figure \(.pdf, .svg, .png\)"):
+        longrange("attention", run, "nl", "-o", tmp_path / "look.gif")
+
+
+def test_a_report_and_a_table_are_judged_by_what_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    longrange("report", folder, "--metric", "top5_percent", "--cost", "train_seconds", "-o", page)
+    text = page.read_text()
+    assert "Top-5 accuracy, per seed" in text
+    assert "Training time (s)" in text
+    with pytest.raises(UserError, match="unknown metric 'top6_percent'; use one of: top1_percent"):
+        longrange("report", folder, "--metric", "top6_percent", "-o", tmp_path / "no.html")
+    with pytest.raises(UserError, match="unknown cost 'macs'; use one of: executed_macs"):
+        longrange("report", folder, "--cost", "macs", "-o", tmp_path / "no.html")
+    assert not (tmp_path / "no.html").exists()

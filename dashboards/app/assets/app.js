@@ -27,6 +27,7 @@
     return text ? "?" + text : "";
   }
 
+  const ARMS_IN = ["frontier", "ablation", "parallel"]; // charts whose points are arms
   function address(values, clicks) {
     const stay = window.dash_clientside.no_update;
     const context = window.dash_clientside.callback_context;
@@ -35,7 +36,7 @@
       const click = context.triggered[0].value;
       const point = click && click.points && click.points[0];
       const arm = point && (Array.isArray(point.customdata) ? point.customdata[0] : point.customdata);
-      if (typeof arm !== "string" || !cause.includes("frontier") && !cause.includes("ablation")) return stay;
+      if (typeof arm !== "string" || !ARMS_IN.some((name) => cause.includes(`"${name}"`))) return stay;
       const query = changed({ arm: [arm] });
       return same(query) ? stay : spelled(query);
     }

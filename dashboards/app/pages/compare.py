@@ -108,8 +108,15 @@ def _certainty(info: paired.PairInfo) -> tuple[str, str]:
 class _ByClip:
     """Results of two arms on the clips they share; everything is None where they share none."""
 
-    def __init__(self, labels: tuple[str, str], group: ClipResults | None, pair: tuple[BySeed, BySeed]) -> None:
+    def __init__(
+        self,
+        labels: tuple[str, str],
+        blocks: tuple[str, str],
+        group: ClipResults | None = None,
+        pair: tuple[BySeed, BySeed] = ({}, {}),
+    ) -> None:
         self.labels = labels
+        self.blocks = blocks
         self.group = group
         self.pair = pair
         self.found = clips.compare_clips(*pair) if group else None
@@ -133,7 +140,7 @@ class _ByClip:
             "Are these trained networks different on the clips they saw? It says nothing about training once more: "
             "that is what seeds are for."
         )
-        figure = draw_per_class.draw(draw_per_class.info(self.gains, one, two), view.theme)
+        figure = draw_per_class.draw(draw_per_class.info(self.gains, self.labels, self.blocks), view.theme)
         drawn = parts.graph(figure, "classes", "Gain per class", keep=f"{one} {two}")
         sides = html.Div([html.Div([parts.facts(numbers), self._clips()]), drawn], className="sides")
         return [parts.card(sides, title="Clip by clip", lead=lead)]
@@ -162,6 +169,7 @@ class _ByClip:
 
 def _clips(held: Held, first: str, second: str) -> _ByClip:
     labels = (str(held.arms.loc[first, "label"]), str(held.arms.loc[second, "label"]))
+    blocks = (str(held.arms.loc[first, "block"]), str(held.arms.loc[second, "block"]))
     trials = held.trials[held.trials["arm_id"].isin([first, second])]
     for group in held.reader.predictions_of(list(map(str, trials.index))):
         here = trials[trials.index.isin(list(group.correct))]
@@ -170,8 +178,8 @@ def _clips(held: Held, first: str, second: str) -> _ByClip:
             for arm in (first, second)
         )
         if set(one) & set(two):
-            return _ByClip(labels, group, (one, two))
-    return _ByClip(labels, None, ({}, {}))
+            return _ByClip(labels, blocks, group, (one, two))
+    return _ByClip(labels, blocks)
 
 
 def _configuration(held: Held, first: str, second: str) -> Component:

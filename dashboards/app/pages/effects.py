@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 
 from dashboards import frames, metrics, text
 from dashboards.analysis import axes, significance
-from dashboards.app import parts
+from dashboards.app import arms, parts
 from dashboards.app.store import Held
 from dashboards.app.view import View
 
@@ -19,7 +19,7 @@ TITLE = "Effects"
 MOST_BARS = 60  # arms side by side; more cannot be read
 
 
-def render(view: View) -> list[Component]:
+def render(view: View) -> list[Component | None]:
     """The page, about one block."""
     held = view.sweep()
     head = [html.H1("What does each setting do?")]
@@ -34,7 +34,8 @@ def render(view: View) -> list[Component]:
     if not table.loc[design.index, "n"].any():
         return [*head, *controls, parts.empty("No result yet", f"No trial of {block} has ended with a result.")]
     main, pairs = held.keep(lambda: held.effects(block, view.metric), "effects", block, view.metric)
-    content = [_main(main, held.metric(view.metric)), _arms(view, held, block, design)]
+    content: list[Component | None] = [_main(main, held.metric(view.metric)), _arms(view, held, block, design)]
+    content.append(arms.chosen(view, held, table))
     if len(design.columns) > 1:
         content += [_pair(view, held, block, design), _interactions(pairs)]
     return [*head, *controls, *content, _all(view, held)]
@@ -43,7 +44,10 @@ def render(view: View) -> list[Component]:
 def _all(view: View, held: Held) -> Component:
     figure = held.keep(lambda: held.parallel(view.metric, theme=view.theme), "parallel", view.metric, view.theme)
     drawn = parts.graph(figure, "parallel", "Parallel coordinates; the numbers are in the answer's table")
-    lead = "Each line is an arm of the whole sweep, the best 150 at most, in its block's colour."
+    lead = (
+        "Each line is an arm of the sweep, the best 150 at most, in its block's colour; at a dash its block does "
+        "not have this setting. Click a point for the arm's trials."
+    )
     return parts.card(drawn, title="All settings at once", lead=lead)
 
 
@@ -111,7 +115,11 @@ def _arms(view: View, held: Held, block: str, design: pd.DataFrame) -> Component
         said = f"{len(design)} arms cannot be read side by side; the answer page's table has them all."
         return parts.card(parts.notice("Too many.", said), title=title)
     drawn = parts.graph(held.ablation(block, view.metric, view.theme), "ablation", f"Arms of {block}", keep=block)
-    return parts.card(drawn, title=title, lead="Dots are seeds, bars 95 % intervals; the band is the control's.")
+    return parts.card(
+        drawn,
+        title=title,
+        lead="Dots are seeds, bars 95 % intervals; the band is the control's. Click an arm for its trials.",
+    )
 
 
 def _pair(view: View, held: Held, block: str, design: pd.DataFrame) -> Component:

@@ -44,7 +44,7 @@ def render(view: View) -> list[Component | None]:
         *head,
         _controls(view, held, table),
         *_frontier(view, held, shown),
-        _selected(view, held, table),
+        arms.chosen(view, held, table),
         arms.table_card(view, held, table, shown),
         _curves(view, held, table),
     ]
@@ -95,6 +95,7 @@ def _notices(view: View, held: Held) -> list[Component]:
     if failed:
         why = dcc.Link("see why", href=view.link("/failures"))
         found.append(parts.notice("Incomplete.", f"{text.count(failed, 'trial')} ended without a result: ", why, "."))
+    found += parts.noted(held.keep(lambda: sections.notes(held), "notes"))
     if held.caveat:
         found.append(parts.notice("What this cannot tell.", held.caveat))
     return found
@@ -109,7 +110,7 @@ def _rejected_only(held: Held) -> Component:
 
 def _controls(view: View, held: Held, table: pd.DataFrame) -> Component:
     costs = {name: cost.title for name, cost in metrics.COSTS.items() if table[name].notna().any()}
-    costs |= {f"{metrics.RULE_PREFIX}{rule}": f"GFLOPs, rule {rule}" for rule in _rules(held)}
+    costs |= {f"{metrics.RULE_PREFIX}{rule}": f"GFLOPs, counting rule {rule}" for rule in held.rules}
     costs.setdefault(view.cost, metrics.find_cost(view.cost).title)
     return parts.toolbar(
         parts.choice(view, "metric", "Judge by", held.judged_by(view.metric), "top1_percent"),
@@ -119,14 +120,6 @@ def _controls(view: View, held: Held, table: pd.DataFrame) -> Component:
         parts.choices(view, "verdict", "Verdicts", VERDICTS),
         parts.search(view, "find", "Find", "label or setting"),
     )
-
-
-def _rules(held: Held) -> list[str]:
-    def known() -> list[str]:
-        rules = [(profile or {}).get("rules") or {} for profile in held.arms["profile"]]
-        return sorted({rule for each in rules for rule in each})
-
-    return held.keep(known, "rules")
 
 
 def _filtered(view: View, held: Held, table: pd.DataFrame) -> pd.DataFrame:
@@ -145,13 +138,6 @@ def _said(arms: pd.DataFrame) -> list[str]:
     """What a search looks through, per arm."""
     settings = arms["settings"].map(text.settings_line)
     return [f"{label} {line}".casefold() for label, line in zip(arms["label"], settings, strict=True)]
-
-
-def _selected(view: View, held: Held, table: pd.DataFrame) -> Component | None:
-    if not view.one("arm"):
-        return None
-    arm = held.arm_id(view.one("arm"))
-    return arms.details(view, held, arm, frames.row(table, arm))
 
 
 def _frontier(view: View, held: Held, shown: pd.DataFrame) -> list[Component | None]:

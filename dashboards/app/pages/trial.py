@@ -45,9 +45,11 @@ def render(view: View) -> list[Component]:
         html.P([dcc.Link(f"← {sweep}", href=back), " · ", *_siblings(view, siblings, trial_id)], className="crumbs"),
         head,
         *_trouble(trial, attempts),
+        *parts.noted(trial["notes"] or []),
         _results(reader.trial_results(trial_id), trial, attempts),
         _curves(view, trial, siblings),
         _attempts(attempts),
+        _epochs(view, trial_id),
         _again(view, trial, sweep),
         _links(view, trial_id),
         _environment(view, attempts),
@@ -161,6 +163,29 @@ def _attempts(attempts: list[dict[str, Any]]) -> Component:
         rows.append(html.Tr(cells))
     head = [parts.th("#", number=True), "Begun", parts.th("Took", number=True), "Ended as", "Where", "Message"]
     return parts.card(parts.table(head, rows, "Attempts"), title="Attempts")
+
+
+def _epochs(view: View, trial_id: str) -> Component:
+    """Every epoch in numbers: what a log of the training would say."""
+    rows = view.store.reader.trial_epochs(trial_id)
+    if rows.empty:
+        return html.Div()
+    wide = rows.pivot(index="epoch", columns="name", values="value").astype(float)
+    seconds = rows.groupby("epoch")["seconds"].max()
+    body = [
+        html.Tr(
+            [
+                parts.td(int(epoch) + 1, number=True),
+                *(parts.td(_value(name, value), number=True) for name, value in row.items()),
+                parts.td(text.duration(float(seconds[epoch])), number=True),
+            ]
+        )
+        for epoch, row in zip(wide.index, frames.records(wide), strict=True)
+    ]
+    names = [parts.th(_metric(str(name)).title, number=True) for name in wide]
+    head = [parts.th("Epoch", number=True), *names, parts.th("Took", number=True)]
+    table = parts.table(head, body, "Every epoch")
+    return parts.card(html.Details([html.Summary("Every epoch in numbers"), table]), title="Log")
 
 
 def _told(attempt: dict[str, Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import dashboard_ledgers as ledgers
 import pytest
 import sqlalchemy as sa
-from components import find
+from components import find, texts
 from dashboard_ledgers import TWO, change
 from sqlalchemy.orm import Session
 
@@ -267,3 +267,40 @@ def test_a_report_and_table_without_top1_or_curves(tmp_path: Path) -> None:
     page = report.render(dashboards.open(ledger).sweep("quickstart"))
     assert 'id="figure-curves"' not in page
     assert "nl is best" in page
+
+
+def test_what_trials_noted_is_told_on_every_page_and_in_the_report(tmp_path: Path, show: Show) -> None:
+    path = write(tmp_path)
+    skipped = '["3 of 90 clips could not be read and were skipped: <a.mp4>"]'
+    change(path, f"UPDATE trials SET notes = '{skipped}' WHERE trial_id LIKE '00000001%'")
+    said = "3 of 90 clips could not be read and were skipped: <a.mp4>"
+    assert f"{said} (5 trials)" in show(path, "/sweep")[1]
+    assert said in show(path, "/trial", f"?trial={1:08x}{0:08x}")[1]
+    assert "Noted while training" not in show(path, "/trial", f"?trial={0:08x}{0:08x}")[1]
+    page = report.render(dashboards.open(path).sweep("quickstart"))
+    assert "<li>3 of 90 clips could not be read and were skipped: &lt;a.mp4&gt; (5 trials)</li>" in page
+
+
+def test_many_different_notes_are_counted(tmp_path: Path, show: Show) -> None:
+    path = write(tmp_path)
+    change(path, "UPDATE trials SET notes = '[\"seed ' || seed || ' of ' || arm_id || ' skipped\"]'")
+    assert "and 5 other notes, on the pages of single trials" in show(path, "/sweep")[1]
+
+
+def test_a_trial_has_its_log_epoch_by_epoch(tmp_path: Path, show: Show) -> None:
+    path = write(tmp_path)
+    change(path, f"UPDATE epoch_metrics SET value = NULL WHERE epoch = 3 AND trial_id = '{1:08x}{0:08x}'")
+    content, said = show(path, "/trial", f"?trial={1:08x}{0:08x}")
+    (log,) = [each for each in find(content, "Details") if each.children[0].children == "Every epoch in numbers"]
+    assert len(find(log, "Tr")) == 1 + ledgers.EPOCHS
+    assert "NaN" in list(texts(find(log, "Tr")[-1]))
+    assert "1.5 s" in said
+
+
+def test_an_arm_chosen_among_a_blocks_arms_is_shown_there(tmp_path: Path, show: Show) -> None:
+    path = write(tmp_path, ledgers.digits_arms()[:3])
+    content, _ = show(path, "/effects", "?arm=nl%40res3")
+    assert [each for each in find(content, "Section") if "chosen" in (each.className or "")]
+    assert "unknown arm 'x'" in show(path, "/effects", "?arm=x")[1]
+    (parallel,) = [each for each in find(content, "Graph") if each.id["graph"] == "parallel"]
+    assert "nl@res3" in {label for trace in parallel.figure.data for label in trace.customdata}

@@ -12,7 +12,8 @@ import pytest
 
 import dashboards
 from dashboards.analysis.audit import frame, planes, rank_changes
-from dashboards.figures import ablation, audit, curves, effects, frontier, parallel, stages, strip, theme
+from dashboards.analysis.frontier import ON
+from dashboards.figures import ablation, audit, curves, effects, frontier, parallel, per_class, stages, strip, theme
 from dashboards.metrics import TOP1, find_cost
 from orchestrator.records.schema import State
 
@@ -70,7 +71,10 @@ def test_hover_holds_the_configuration_and_cannot_be_markup(tmp_path: Path) -> N
     arms = [ledgers.Arm("<i>x</i>", {"name": "nl", "heads": 4}, {"res3": [0]}, 90.0, 1.0, 2_000_000, control=True)]
     sweep = dashboards.open(ledgers.write(tmp_path / "a.db", arms)).sweep("quickstart")
     (point,) = sweep.frontier_info().points
-    assert "block.heads=4" in point.hover
+    assert "block: nl, heads=4" in point.hover
+    assert "insertion: res3" in point.hover
+    for part in ("backbone: resnet_tiny, frames=4", "workload: digits", "recipe: quick, epochs=4", "protocol: centre"):
+        assert part in point.hover, "the full configuration, not only what the sweep sets"
     assert "<i>" not in point.hover
 
 
@@ -103,7 +107,7 @@ def test_curves_focus_and_bands(quickstart: dashboards.Sweep) -> None:
 
 def test_cells_hold_means_counts_and_gaps(quickstart: dashboards.Sweep) -> None:
     values = quickstart.scores().values
-    info = effects.cells(quickstart.design("hgnl"), values, "block.g1", "block.g2", TOP1)
+    info = effects.cells(quickstart.design("hgnl"), values, TOP1, "hgnl", ("block.g1", "block.g2"))
     assert (info.first, info.rows, info.columns) == ("g1", ("1", "2", "4"), ("1", "2", "4"))
     arm = quickstart.arm_id("hgnl g1=2 g2=2")
     assert info.means[1][1] == pytest.approx(values.loc[arm].mean())
@@ -111,8 +115,52 @@ def test_cells_hold_means_counts_and_gaps(quickstart: dashboards.Sweep) -> None:
     assert np.isnan(info.means[0][1])
 
 
+def test_levels_of_a_setting_have_tones_of_their_blocks_colour(quickstart: dashboards.Sweep) -> None:
+    """Another block's colour would say that the line is about that block."""
+    for name in ("light", "dark"):
+        chart = quickstart.interaction("hgnl", "block.g1", "block.g2", theme=name)
+        colors = [trace.line.color for trace in chart.data]
+        assert colors[0] == theme.style("hgnl").color
+        assert len(set(colors)) == 3
+        assert not set(colors[1:]) & {style.color for style in theme.STYLES.values()}
+        ground = "#ffffff" if name == "light" else "#1b2129"
+        assert min(contrast(color, ground) for color in colors) > 2.0
+        assert len({trace.line.dash for trace in chart.data}) == 3
+
+
+def test_gains_per_class_have_the_colour_of_the_better_arm() -> None:
+    bars = (("a<b", 10.0, 5.0, 15.0, 7), ("c", -3.0, -6.0, 1.0, 9))
+    chart = per_class.draw(per_class.PerClassInfo("<pnl>", "nl", ("pnl", "nl"), bars, 0))
+    assert chart.data[0].marker.color == (theme.style("pnl").color, theme.style("nl").color)
+    assert chart.data[0].y == ("a&lt;b", "c")
+    assert chart.layout.xaxis.title.text == "Top-1 of &lt;pnl&gt; minus nl, points"
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "title", "costs"),
+    [
+        ("train_seconds", 40.0, "Training time (s)", [20.0, 40.0]),
+        ("train_seconds", 1200.0, "Training time (min)", [10.0, 20.0]),
+        ("train_seconds", 72_000.0, "Training time (h)", [10.0, 20.0]),
+    ],
+)
+def test_long_times_are_in_hours(name: str, seconds: float, title: str, costs: list[float]) -> None:
+    table = pd.DataFrame({"mean": [80.0, 90.0], name: [seconds / 2, seconds]}, index=["a", "b"])
+    more = {"low": np.nan, "high": np.nan, "n": 1, "probability": np.nan, "at_chance": 0, "standing": ON}
+    table = table.assign(label=["a", "b"], block="nl", **more)
+    values, specs = table[["mean"]].set_axis([0], axis=1), pd.Series([{}, {}], index=table.index)
+    band = pd.DataFrame({"cost": [seconds / 2], "low": [79.0], "high": [81.0]})
+    info = frontier.info(table, values, TOP1, find_cost(name), band, specs)
+    assert [point.cost for point in info.points] == [cost for cost, _ in info.steps] == costs
+    assert info.band == ((costs[0], 79.0, 81.0),)
+    chart = frontier.draw(info)
+    assert chart.layout.xaxis.title.text == title
+    assert chart.layout.xaxis.tickformat is None, "no 10k hours and no 500m milliseconds"
+
+
 def test_parallel_axes_end_with_cost_and_result(quickstart: dashboards.Sweep) -> None:
     chart = quickstart.parallel()
+    assert chart.layout.xaxis.ticktext[0] == "block"
     assert chart.layout.xaxis.ticktext[-2:] == ("Executed MACs per clip", "Top-1 accuracy (%)")
     assert [trace.line.color for trace in chart.data] == [theme.style(trace.name).color for trace in chart.data]
     last = len(chart.layout.xaxis.ticktext) - 1
@@ -141,14 +189,19 @@ def test_stage_parts_add_up_to_the_executed_macs(quickstart: dashboards.Sweep) -
 
 def test_slopes_are_relative_to_each_sides_cheapest() -> None:
     rows = [
-        {"row_id": name, "paper": "rnl", "metric": "gflops", "published": published, "executed": executed}
+        {"row_id": name, "paper": "rnl", "dataset": "k", "metric": "gflops", "published": published, "executed": executed}
         for name, published, executed in (("a", 10.0, 12.0), ("b", 20.0, 48.0), ("c", 30.0, 24.0))
     ]
-    info = audit.info(rank_changes(frame(rows)), "rnl")
+    adds = [{**rows[0], "row_id": name, "increment": True, "published": 1.0} for name in ("d", "e")]
+    like = {"paper": "rnl", "dataset": "k", "increment": False}
+    info = audit.info(rank_changes(frame([*rows, *adds])), like)
+    assert info.title == "rnl, k"
     assert [slope.published_relative for slope in info.slopes] == [1.0, 2.0, 3.0]
     assert [slope.executed_relative for slope in info.slopes] == [1.0, 4.0, 2.0]
     assert len(audit.draw(info).data) == 3
-    assert audit.draw(audit.info(rank_changes(frame([])), "rnl")).layout.annotations
+    added = audit.info(rank_changes(frame([*rows, *adds])), {**like, "increment": True})
+    assert (added.title, len(added.slopes)) == ("rnl, k: what the block adds", 2)
+    assert audit.draw(audit.info(rank_changes(frame([])), like)).layout.annotations
 
 
 def test_planes_put_the_same_points_over_both_costs() -> None:

@@ -114,7 +114,19 @@ def test_the_question_is_shown_as_text(world: World, sample: Any) -> None:
     world.ledger.claim(sample.ids(plan), "me", 1e9, now=60.0)
     world.mirror().catch_up()
     notes = world.query("SELECT value FROM tags WHERE key = 'mlflow.note.content'")
-    assert ("&lt;img src=x&gt; better?",) in notes
+    assert any(note.startswith("&lt;img src=x&gt; better?\n\n") for (note,) in notes)
+
+
+def test_notes_lead_to_the_dashboard(world: World, sample: Any) -> None:
+    plan = sample.plan(name="a) [b](x) & c")
+    world.ledger.record_plan(plan, now=1.0)
+    world.ledger.claim(sample.ids(plan), "me", 1e9, now=60.0)
+    world.mirror().catch_up()
+    notes = "\n".join(note for (note,) in world.query("SELECT value FROM tags WHERE key = 'mlflow.note.content'"))
+    address = "(http://127.0.0.1:8050/sweep?sweep=a%29+%5Bb%5D%28x%29+%26+c)"
+    assert f"[This sweep in the dashboard]{address}" in notes
+    for copy in ended(world.ledger):
+        assert f"&trial={copy.trial_id})" in notes
 
 
 def test_a_second_time_copies_nothing(world: World) -> None:
