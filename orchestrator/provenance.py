@@ -38,6 +38,7 @@ SECRET_NAME = re.compile(r"token|secret|passw|pwd|credential|api_?-?key|access_?
 URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 URL_SECRET = re.compile(r"([?&;][^=&\s]*=)[^&\s]*")
 HIDDEN = "***"
+FOLDERS = ("PWD", "OLDPWD")  # where a shell is and was: the P is for print, not for pass
 
 
 @cache
@@ -97,7 +98,8 @@ def without_secrets(words: Sequence[str], environ: Mapping[str, str] | None = No
     A word is a secret if the option before it, or the name before its `=`, sounds like one, or if it holds the value
     of an environment variable (of `environ`, by default the process's) whose name does.
     """
-    known = [value for name, value in (environ or os.environ).items() if SECRET_NAME.search(name) and len(value) >= 6]
+    given = os.environ if environ is None else environ
+    known = [value for name, value in given.items() if _is_secret(name) and len(value) >= 6]
     after_secret_option = False
     for word in words:
         name, equals, _ = word.partition("=")
@@ -112,6 +114,10 @@ def without_secrets(words: Sequence[str], environ: Mapping[str, str] | None = No
             shown = shown.replace(secret, HIDDEN)
         after_secret_option = word.startswith("-") and not equals and bool(SECRET_NAME.search(word))
         yield shown
+
+
+def _is_secret(variable: str) -> bool:
+    return variable not in FOLDERS and bool(SECRET_NAME.search(variable))
 
 
 def _installed() -> str:

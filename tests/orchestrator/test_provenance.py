@@ -62,6 +62,20 @@ def test_secrets_are_hidden(given: list[str], shown: list[str]) -> None:
     assert list(without_secrets(given, {"DB_PASSWORD": "hunter2", "PASS": "xx", "HOME": "quickstart"})) == shown
 
 
+def test_the_folder_one_stands_in_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells export it as PWD, which reads like a password."""
+    words = ["run", "/home/me/study/x.yaml", "sqlite:////home/me/study/mlflow.db"]
+    for name in ("PWD", "OLDPWD"):
+        monkeypatch.setenv(name, "/home/me/study")
+    assert list(without_secrets(words)) == words
+    assert list(without_secrets(words, {"DB_PWD": "/home/me/study"}))[1] == f"{HIDDEN}/x.yaml"
+
+
+def test_no_environment_hides_nothing_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hunter2")
+    assert list(without_secrets(["a-hunter2"], {})) == ["a-hunter2"]
+
+
 def _repository(folder: Path) -> None:
     (folder / "orchestrator").mkdir(parents=True)
     (folder / "orchestrator" / "provenance.py").write_text("first\n")
