@@ -14,8 +14,9 @@ import numpy as np
 
 from workloads.data import annotations as lists
 from workloads.data.annotations import Clip, Listing
-from workloads.data.decode import Scale, UnreadableVideo, probe
+from workloads.data.decode import probe
 from workloads.data.folder_config import MAY_SKIP, FolderConfig
+from workloads.data.pictures import Scale, UnreadableVideo
 from workloads.data.readers import Reader
 
 SAMPLE = 200  # clips that are looked at unless all are

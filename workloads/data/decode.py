@@ -1,9 +1,9 @@
-"""Frames of video and image files: the ones asked for, or a typed error. The only importer of av (PyAV, FFmpeg).
+"""Frames of video and image files: the ones asked for, or a typed error. Only this and `pictures` import av (PyAV).
 
 What makes "frame number i" mean something: frames are numbered in display order. Packets are read first (that decodes
 nothing), which gives the time stamp of every frame and the places where decoding can start; then only the groups of
-pictures that hold wanted frames are decoded. Where time stamps are missing, doubled or not what the decoder gives, the
-file is decoded from its start instead and its frames are counted.
+pictures that hold wanted frames are decoded. Where time stamps are missing, doubled or not what the decoder gives, or
+the container does not lead to where it was sent, the file is decoded from its start and its frames are counted.
 
 A decoder that met an error goes on with invented pictures, and so do all pictures that build on them: every frame
 between an error and the next place where decoding starts afresh counts as unreadable.
@@ -16,51 +16,22 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from threading import local
 from time import monotonic
 from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
-Choose = Callable[[int], NDArray[np.int64]]  # number of frames -> the wanted ones, repeats allowed
+from workloads.data.pictures import Choose, Pixels, Scale, UnreadableVideo, check_size, resampled, stacked, to_pixels
 
 SECONDS = 60.0  # for one file
-MAX_PIXELS = 2**26  # per picture as stored: 8192 x 8192
-_MAX_ASPECT = 16  # longer to shorter side
-# The same bits on every CPU, and colours that are off by rounding only (by up to 2 of 255 without full chroma).
-_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
-_mine = local()
-
-
-class UnreadableVideo(OSError):
-    """A file has no usable frames, or not those asked for; says which file and why."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What decoded frames are turned into.
-
-    Attributes:
-        side: the shorter side in pixels; None keeps the size.
-        grey: one channel instead of three.
-    """
-
-    side: int | None = None
-    grey: bool = False
-
-    @property
-    def channels(self) -> int:
-        """1 or 3."""
-        return 1 if self.grey else 3
 
 
 @dataclass(frozen=True)
@@ -105,21 +76,20 @@ def read_frames(path: Path, choose: Choose, scale: Scale, *, threads: int = 1, s
     deadline = monotonic() + seconds
     with _opened(path, threads) as (container, stream):
         table = _packets(container, stream, deadline)
-    if table.sound:
-        wanted = _checked(choose(len(table.times)), len(table.times))
-        with _opened(path, threads) as (container, stream):
+        if table.sound:
+            wanted = _checked(choose(len(table.times)), len(table.times))
             found = _decode_wanted(container, stream, table, wanted, scale, deadline)
-        if found is not None:
-            return found
+            if found is not None:
+                return found
     with _opened(path, threads) as (container, stream):
-        count = sum(1 for _ in _decode_all(container, stream, deadline))
+        count = sum(1 for _ in _decode_all(container.demux(stream), stream, deadline))
         if not count:
             raise UnreadableVideo("no frame could be decoded")
     wanted = _checked(choose(count), count)
     with _opened(path, threads) as (container, stream):
-        every = enumerate(_decode_all(container, stream, deadline))
-        made = {at: _pixels(frame, scale) for at, frame in every if at in wanted}
-    return _stacked([made[at] for at in wanted.tolist()])
+        every = enumerate(_decode_all(container.demux(stream), stream, deadline))
+        made = {at: to_pixels(frame, scale) for at, frame in every if at in wanted}
+    return stacked([made[at] for at in wanted.tolist()])
 
 
 def read_image(path: Path, scale: Scale) -> Pixels:
@@ -131,8 +101,9 @@ def read_image(path: Path, scale: Scale) -> Pixels:
     with _typed_errors(path):
         _require_file(path)
         with av.open(io.BytesIO(path.read_bytes()), metadata_errors="replace") as container:
-            for frame in _decode_all(container, _video_stream(container, 1), monotonic() + SECONDS):
-                return _stacked([_pixels(frame, scale)])
+            stream = _video_stream(container, 1)
+            for frame in _decode_all(container.demux(stream), stream, monotonic() + SECONDS):
+                return stacked([to_pixels(frame, scale)])
         raise UnreadableVideo("no image in it")
 
 
@@ -175,15 +146,15 @@ def shrink(source: Path, target: Path, side: int, *, key_every: int = 12, qualit
     with _opened(source, 0) as (container, stream), av.open(str(target), "w", format="mp4") as output:
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25).limit_denominator(1000)
         copy: Any = None
-        for frame in _decode_all(container, stream, deadline):
-            pixels = _pixels(frame, Scale(min(side, frame.width, frame.height)))
+        for frame in _decode_all(container.demux(stream), stream, deadline):
+            pixels = to_pixels(frame, Scale(min(side, frame.width, frame.height)))
             even = pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2]
             if copy is None:
                 copy = output.add_stream("libx264", rate=rate, options={"crf": str(quality), "g": str(key_every)})
                 copy.height, copy.width = even.shape[:2]
                 copy.pix_fmt = "yuv420p"
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-            output.mux(copy.encode(_scaler().reformat(picture, format="yuv420p", interpolation=_EXACT, threads=1)))
+            output.mux(copy.encode(resampled(picture, copy.width, copy.height, "yuv420p")))
             written += 1
         if copy is None:
             raise UnreadableVideo("no frame could be decoded")
@@ -206,6 +177,11 @@ class _Table:
     times: list[int]
     keys: list[int]
     sound: bool
+
+    def start_for(self, time: int) -> int:
+        """The time stamp to start decoding at for the frame at `time`."""
+        before = bisect_right(self.keys, time)
+        return self.keys[before - 1] if before else self.times[0]
 
 
 def _packets(container: Any, stream: Any, deadline: float) -> _Table:
@@ -231,26 +207,45 @@ def _packets(container: Any, stream: Any, deadline: float) -> _Table:
 def _decode_wanted(
     container: Any, stream: Any, table: _Table, wanted: NDArray[np.int64], scale: Scale, deadline: float
 ) -> Pixels | None:
-    """The wanted frames by time stamp; None if the decoder gives other time stamps than the packets promise."""
+    """The wanted frames by time stamp; None if packets or decoder give other time stamps than those listed."""
     times = [table.times[at] for at in wanted.tolist()]
     left = sorted(set(times))
     made: dict[int, Pixels] = {}
     position: int | None = None  # time stamp of the last decoded frame; None before the first
     every = frozenset(left)
-    frames: Iterator[Any] = _decode_all(container, stream, deadline, every)
+    frames: Iterator[Any] = iter(())
     while left:
-        start = table.keys[max(0, bisect_right(table.keys, left[0]) - 1)]
-        if start > (table.times[0] if position is None else position):
+        start = table.start_for(left[0])
+        if position is None or start > position:
             # Cheaper to start at that key frame than to decode up to it.
-            container.seek(start, stream=stream, backward=True)
-            frames = _decode_all(container, stream, deadline, every)
+            packets = _packets_from(container, stream, start)
+            if packets is None:
+                return None
+            frames = _decode_all(packets, stream, deadline, every)
         position = _next_time(frames, left[0], made, every, scale)
         if position is None:
             return None
         left = [time for time in left if time > position]
     if any(time not in made for time in times):
         return None
-    return _stacked([made[time] for time in times])
+    return stacked([made[time] for time in times])
+
+
+def _packets_from(container: Any, stream: Any, start: int) -> Iterator[Any] | None:
+    """The packets from a key frame at time stamp `start` or before; None if the container leads elsewhere.
+
+    Some containers lead to a packet that builds on others. Decoders make a picture of it without saying that it is
+    invented.
+    """
+    try:
+        container.seek(start, stream=stream, backward=True)
+    except av.FFmpegError:
+        return None
+    packets: Iterator[Any] = container.demux(stream)
+    first = next(packets, None)
+    if first is None or not first.is_keyframe or first.pts is None or first.pts > start:
+        return None
+    return chain([first], packets)
 
 
 def _next_time(
@@ -261,34 +256,37 @@ def _next_time(
         if frame.pts is None or frame.pts > goal:
             return None
         if frame.pts in wanted:
-            made[frame.pts] = _pixels(frame, scale)
+            made[frame.pts] = to_pixels(frame, scale)
         if frame.pts == goal:
             return goal
     return None
 
 
-def _decode_all(container: Any, stream: Any, deadline: float, wanted: frozenset[int] | None = None) -> Iterator[Any]:
-    """Frames in display order from where the container stands.
+def _decode_all(
+    packets: Iterator[Any], stream: Any, deadline: float, wanted: frozenset[int] | None = None
+) -> Iterator[Any]:
+    """Frames in display order.
 
     Args:
-        container: opened.
-        stream: of it.
+        packets: from the start of the stream or a place where decoding can start.
+        stream: their stream.
         deadline: on the monotonic clock.
         wanted: time stamps of the frames that matter: others are left undecoded where no frame builds on them.
 
     Raises:
         UnreadableVideo: the time is up, or a damaged frame is reached.
     """
-    count = 0
+    count, skips = 0, ""
     context = stream.codec_context
     try:
-        for packet in container.demux(stream):
+        for packet in packets:
             if wanted is not None:
-                needed = packet.pts is None or packet.pts in wanted
-                context.skip_frame = "DEFAULT" if needed else "NONREF"
+                skip = "DEFAULT" if packet.pts is None or packet.pts in wanted else "NONREF"
+                if skip != skips:
+                    context.skip_frame = skips = skip
             for frame in packet.decode():
                 _in_time(deadline)
-                _check_size(frame.width, frame.height)
+                check_size(frame.width, frame.height)
                 if frame.is_corrupt:
                     raise UnreadableVideo(f"damaged after {count} frames")
                 count += 1
@@ -331,56 +329,16 @@ def _video_stream(container: Any, threads: int) -> Any:
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise UnreadableVideo("this build of FFmpeg has no decoder for its video stream")
-    _check_size(stream.codec_context.width, stream.codec_context.height)
+    check_size(stream.codec_context.width, stream.codec_context.height)
     stream.codec_context.thread_count = threads
     stream.thread_type = "SLICE" if threads == 1 else "AUTO"
     return stream
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise UnreadableVideo(f"pictures of {width}x{height} are above the limit of {MAX_PIXELS} pixels")
-    if width and height and max(width, height) > _MAX_ASPECT * min(width, height):
-        raise UnreadableVideo(f"pictures of {width}x{height}: one side is more than {_MAX_ASPECT} times the other")
 
 
 def _checked(wanted: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     assert wanted.size, "no frame was chosen"
     assert 0 <= wanted.min() <= wanted.max() < count, "frames were chosen that do not exist"
     return wanted
-
-
-def _pixels(frame: Any, scale: Scale) -> Pixels:
-    """`[H, W, channels]`, upright and scaled."""
-    _check_size(frame.width, frame.height)
-    width, height = _scaled(frame.width, frame.height, scale.side)
-    kind = "gray" if scale.grey else "rgb24"
-    made = _scaler().reformat(frame, width, height, kind, interpolation=_EXACT, threads=1).to_ndarray()
-    turned: Pixels = np.rot90(made.reshape(height, width, scale.channels), round(frame.rotation / 90))
-    return turned
-
-
-def _scaler() -> VideoReformatter:
-    """This thread's own: it keeps its tables from frame to frame."""
-    if not hasattr(_mine, "scaler"):
-        _mine.scaler = VideoReformatter()
-    scaler: VideoReformatter = _mine.scaler
-    return scaler
-
-
-def _scaled(width: int, height: int, side: int | None) -> tuple[int, int]:
-    """Width and height with the shorter one at `side`."""
-    if side is None:
-        return width, height
-    short = min(width, height)
-    return max(side, round(width * side / short)), max(side, round(height * side / short))
-
-
-def _stacked(frames: list[Pixels]) -> Pixels:
-    if len({frame.shape for frame in frames}) > 1:
-        sizes = sorted({frame.shape[:2] for frame in frames})
-        raise UnreadableVideo(f"frames of different shapes: {sizes}")
-    return np.stack(frames)
 
 
 def _in_time(deadline: float) -> None:

@@ -18,9 +18,9 @@ from workloads.backbones.base import Backbone, Chain, TakesBlocks
 from workloads.backbones.layers import ChannelsLast
 from workloads.clips import Batch, Indices
 from workloads.data.annotations import Clip
-from workloads.data.decode import Choose, UnreadableVideo
 from workloads.data.features_config import FrameFeaturesNet
 from workloads.data.folder import Folder, FolderClips
+from workloads.data.pictures import Choose, UnreadableVideo
 from workloads.data.store import Store
 from workloads.spec import RunContext
 

@@ -24,8 +24,8 @@ from workloads.data import annotations as lists
 from workloads.data import augment, sampling
 from workloads.data.annotations import Clip
 from workloads.data.augment import Draw, Window
-from workloads.data.decode import Choose, Pixels, Scale, UnreadableVideo
 from workloads.data.folder_config import MAY_SKIP, FolderConfig
+from workloads.data.pictures import Choose, Pixels, Scale, UnreadableVideo
 from workloads.data.readers import Reader
 from workloads.data.store import Store, is_small, make_store
 from workloads.fits import misfits
@@ -33,7 +33,7 @@ from workloads.progress import BadData, Progress
 from workloads.spec import RunContext, TrialSpec
 from workloads.train import train
 
-_VERSION = 1  # of what this folder's files make of a clip; part of the store's name
+_VERSION = 2  # of what this folder's files make of a clip; part of the store's name
 _RESIZED = 8 / 7  # frames' shorter side over the network's input: 256 for 224
 _AHEAD = 2  # batches in the making while one is used
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from workloads.data.annotations import IMAGE_SUFFIXES
-from workloads.data.decode import Choose, Pixels, Scale, UnreadableVideo, read_image
+from workloads.data.decode import read_image
+from workloads.data.pictures import Choose, Pixels, Scale, UnreadableVideo
 
 
 def frame_names(folder: Path) -> list[str]:

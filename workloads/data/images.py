@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workloads.data.decode import Choose, Pixels, Scale, read_image
+from workloads.data.decode import read_image
+from workloads.data.pictures import Choose, Pixels, Scale
 
 
 def read_single_image(path: Path, choose: Choose, scale: Scale) -> Pixels:

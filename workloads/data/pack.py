@@ -11,8 +11,9 @@ from typing import Any
 
 from workloads.cache import write_aside
 from workloads.data.annotations import Clip
-from workloads.data.decode import UnreadableVideo, shrink
+from workloads.data.decode import shrink
 from workloads.data.folder_config import FolderConfig
+from workloads.data.pictures import UnreadableVideo
 
 LIST = "annotation.csv"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workloads.data.decode import Choose, Pixels, Scale, probe, read_frames, read_image
+from workloads.data.decode import probe, read_frames, read_image
 from workloads.data.folder_config import Kind
 from workloads.data.frames import frame_names, read_frame_folder
 from workloads.data.images import read_single_image
+from workloads.data.pictures import Choose, Pixels, Scale
 
 _WIDER = 4 / 3  # a video's sides where the container does not tell them
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from workloads.cache import made_once
-from workloads.data.decode import Choose, Pixels, UnreadableVideo
+from workloads.data.pictures import Choose, Pixels, UnreadableVideo
 
 LIMIT_BYTES = 2**30
 _LOOKED_AT = 16  # clips that the estimate rests on

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from videos import SHARED, grey_of, moving_square, numbers_of, plain_frames, write_image, write_sound, write_video
 
-from workloads.data import decode
-from workloads.data.decode import Scale, UnreadableVideo, probe, read_frames, read_image, shrink
+from workloads.data import decode, pictures
+from workloads.data.decode import probe, read_frames, read_image, shrink
+from workloads.data.pictures import Scale, UnreadableVideo
 
 ODD = SHARED / "odd_videos"
 WHOLE = Scale()
@@ -40,6 +41,12 @@ def every(count):
         ("alpha.mkv", {"codec": "ffv1", "pixels": "bgra"}),
         ("motion.avi", {"codec": "mjpeg", "pixels": "yuvj420p"}),
         ("open-groups.mp4", {"key_every": 10, "bf": "3", "x264-params": "open-gop=1"}),
+        # Of containers without an index: seeking may lead into the middle of a group.
+        ("no-index.ts", {"key_every": 10, "bf": "3"}),
+        ("no-index.mpg", {"codec": "mpeg2video", "rate": "25", "qmax": "2", "bf": "2", "key_every": 10}),
+        ("odd-index.avi", {"key_every": 10, "bf": "3"}),
+        ("odd-index.flv", {"key_every": 10, "bf": "3"}),
+        ("reordered.avi", {"codec": "mpeg4", "key_every": 9, "qmax": "2", "bf": "2"}),
     ],
 )
 def test_frames_are_those_asked_for_in_the_order_asked_for(tmp_path, name, options):
@@ -82,6 +89,15 @@ def test_only_the_groups_that_hold_wanted_frames_are_decoded(tmp_path, monkeypat
     monkeypatch.setattr(decode, "_decode_all", counting)
     assert numbers_of(read_frames(path, at(1, 42), WHOLE)) == [1, 42]
     assert len(decoded) == 2 + 3
+
+
+def test_one_look_at_a_file_is_enough(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "clip.mp4", plain_frames(30), key_every=8, bf="2")
+    opened = []
+    original = av.open
+    monkeypatch.setattr(av, "open", lambda *given, **options: opened.append(given) or original(*given, **options))
+    assert numbers_of(read_frames(path, at(2, 19), WHOLE)) == [2, 19]
+    assert len(opened) == 1
 
 
 def test_more_threads_change_nothing(tmp_path):
@@ -209,7 +225,7 @@ def test_a_file_that_takes_too_long_is_given_up(tmp_path):
 
 def test_huge_pictures_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     path = write_video(tmp_path / "clip.mp4", plain_frames(3))
-    monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
     with pytest.raises(UnreadableVideo, match="64x48"):
         read_frames(path, at(0), WHOLE)
 
@@ -272,7 +288,7 @@ def test_odd_videos_give_right_frames_or_a_typed_error(name, outcome, decoded):
             read_frames(ODD / name, every, Scale(32))
         return
     with av.open(str(ODD / name)) as container:
-        truth = [decode._pixels(frame, Scale(32)) for frame in container.decode(video=0)]
+        truth = [pictures.to_pixels(frame, Scale(32)) for frame in container.decode(video=0)]
     assert len(truth) == int(decoded)
     wanted = np.linspace(0, len(truth) - 1, 5).astype(int)
     frames = read_frames(ODD / name, lambda count: wanted, Scale(32))

@@ -6,9 +6,9 @@ from workloads.backbones.model import build_model
 from workloads.clips import Batch
 from workloads.counting import profile
 from workloads.data.check import check
-from workloads.data.decode import UnreadableVideo
 from workloads.data.features import FeatureClips, read_features
 from workloads.data.features_config import FrameFeaturesConfig
+from workloads.data.pictures import UnreadableVideo
 from workloads.progress import Finished
 from workloads.protocols import Protocol
 from workloads.registry import parse_backbone, parse_workload

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from videos import write_image
 
-from workloads.data.decode import Scale, UnreadableVideo
 from workloads.data.frames import frame_names, read_frame_folder
 from workloads.data.images import read_single_image
+from workloads.data.pictures import Scale, UnreadableVideo
 
 
 def grey(value, size=(16, 24)):
