@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from workloads.average import Average
 from workloads.engine import AUTOCAST, make_optimizer, set_learning_rates, world_size
 from workloads.recipes import Recipe
+from workloads.rendezvous import join
 
 
 class PlainEngine:
@@ -120,7 +121,7 @@ def join_group(device: torch.device) -> int:
     if not distributed.is_initialized() and world_size() == 1:
         distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     elif not distributed.is_initialized():
-        distributed.init_process_group(backend)
+        join(backend, world_size())
     return distributed.get_rank()
 
 
