@@ -101,6 +101,22 @@ def test_sql_is_never_pasted_together() -> None:
     assert pasted == []
 
 
+def test_no_statement_is_made_of_strings() -> None:
+    """Neither through SQLAlchemy nor past it, in the ledger as in the dashboards. The one exception holds a number."""
+    runs = {"execute", "executemany", "executescript", "exec_driver_sql", "text", "literal_column", "read_sql"}
+    made = {
+        (file, ast.unparse(call.args[0]))
+        for file, name, call in calls()
+        if name.rpartition(".")[2] in runs and call.args and _is_pasted(call.args[0])
+    }
+    assert made == {("orchestrator/records/engine.py", "f'PRAGMA busy_timeout = {int(busy_seconds * 1000)}'")}
+
+
+def _is_pasted(given: ast.expr) -> bool:
+    parts = [part.value for part in ast.walk(given) if isinstance(part, ast.Constant)]
+    return isinstance(given, ast.JoinedStr | ast.BinOp) and any(isinstance(part, str) for part in parts)
+
+
 def test_a_sweep_file_cannot_make_objects(tmp_path: Path) -> None:
     file = tmp_path / "evil.yaml"
     file.write_text("name: !!python/object/apply:os.system ['touch hacked']")

@@ -88,6 +88,12 @@ def test_every_install_is_pinned_by_the_constraints() -> None:
     assert all("-c constraints.txt" in line or "--no-deps --force-reinstall ." in line for line in installs), installs
 
 
+def test_the_images_run_what_a_sweep_file_can_ask_for() -> None:
+    """Searches everywhere, DeepSpeed where GPUs are."""
+    extras = {name: re.findall(r"'\.\[([\w,]+)\]'", stages()[f"build-{name}"]) for name in ("cpu", "cuda")}
+    assert extras == {"cpu": ["cluster,search"], "cuda": ["cluster,deepspeed,search"]}
+
+
 def test_the_build_context_holds_all_packages_and_no_secrets() -> None:
     allowed = {line[1:] for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"}
     copied = set(re.findall(r"^COPY (?!--from)(?:--\S+ )*(.+) \S+$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE))
@@ -172,6 +178,13 @@ def test_every_third_image_is_pinned(compose: dict[str, Any]) -> None:
     foreign = [image for image in images if "longrange" not in image]
     assert len(foreign) == 2
     assert all(re.search(r":\d", image) for image in foreign)
+
+
+def test_every_service_says_when_it_is_well(compose: dict[str, Any]) -> None:
+    """By a check of its own: what the image of `longrange` checks is that the program starts."""
+    without = {name for name, service in compose["services"].items() if "healthcheck" not in service}
+    assert without == {"mlflow"}
+    assert "/health" in stages()["mlflow"]
 
 
 def test_every_named_volume_is_used(compose: dict[str, Any]) -> None:
