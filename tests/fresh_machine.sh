@@ -3,13 +3,13 @@
 # clone and from a wheel, runs the README's commands, and prints how long each took.
 #
 #   tests/fresh_machine.sh            # make demo, make test, and the demo from the wheel
-#   tests/fresh_machine.sh --quick    # make check instead of make test
+#   tests/fresh_machine.sh --quick    # make check instead of make test, and one seed from the wheel
 #
 # Needs Python >= 3.11, git and make, like the README says. Logs stay in the folder that is printed first.
 set -euo pipefail
 
-tests="test"
-[ "${1:-}" = --quick ] && tests="check"
+tests="test" seeds=()
+[ "${1:-}" = --quick ] && tests="check" seeds=(--set seeds=1)
 source="$(cd "$(dirname "$0")/.." && pwd)"
 place="$(mktemp -d "${TMPDIR:-/tmp}/longrange-fresh.XXXXXX")"
 mkdir "$place/home" "$place/elsewhere"
@@ -41,7 +41,7 @@ timed "$place/clone" "wheel: build" .venv/bin/python -m pip wheel --quiet --no-d
 timed "$place/elsewhere" "wheel: environment" python3 -m venv env
 timed "$place/elsewhere" "wheel: install" env/bin/python -m pip install --quiet -c "$source/constraints.txt" "$place"/wheel/*.whl
 timed "$place/elsewhere" "wheel: longrange plan" env/bin/longrange plan quickstart
-timed "$place/elsewhere" "wheel: longrange run" env/bin/longrange run quickstart
+timed "$place/elsewhere" "wheel: longrange run" env/bin/longrange run quickstart "${seeds[@]}"
 test -s "$place/clone/runs/quickstart/report.html"
 test -s "$place/elsewhere/runs/quickstart/report.html"
 echo "both reports are written"
