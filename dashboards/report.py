@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from dashboards import frames, sections, text
+from dashboards import frames, published, sections, text
 from dashboards.figures import strip
 from dashboards.figures.theme import template
 from dashboards.numbers import DEFAULT_COST, DEFAULT_METRIC
@@ -82,7 +82,7 @@ def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_CO
         "scale": [text.number(end) for end in strip.bounds(list(strips.values()))],
         "clips": sections.clips(sweep),
         "families": sections.families(sweep, metric, figures),
-        "audit": sections.published(audit_rows, figures),
+        "audit": published.section(audit_rows, figures),
         "failures": sections.failures(sweep),
         "seconds": sections.seconds(sweep),
         "rejections": frames.records(sweep.rejections),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,8 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from dashboards import frames, metrics, text
-from dashboards.analysis import audit, axes, significance
+from dashboards.analysis import axes, significance
 from dashboards.analysis.answer import Answer
-from dashboards.figures import audit as draw_audit
 from dashboards.figures import frontier, strip
 from dashboards.figures.theme import style
 from dashboards.sweep import Sweep
@@ -287,47 +286,3 @@ def clips(sweep: Sweep) -> list[dict[str, Any]]:
         }
         for arm, row in frames.rows(table)
     ]
-
-
-@dataclass(frozen=True)
-class Published:
-    """The audit's section: verdicts per paper, a slope chart for each paper with several models, and every number."""
-
-    verdicts: tuple[str, ...]
-    papers: tuple[tuple[str, dict[str, int]], ...]
-    charts: tuple[tuple[str, str, str], ...]  # paper, figure, what it shows
-    rows: tuple[dict[str, str], ...]
-
-
-def published(rows: Sequence[Mapping[str, Any]], figures: dict[str, go.Figure]) -> Published | None:
-    """Published against reproduced figures; None without any."""
-    if not rows:
-        return None
-    table = audit.frame(rows)
-    counted, changes = audit.summary(table), audit.rank_changes(table)
-    charts = []
-    for paper, row in frames.rows(audit.agreement(changes)):
-        if row["n"] > 1:
-            name = f"audit-{paper}"
-            figures[name] = draw_audit.draw(draw_audit.info(changes, paper))
-            tau = f"Kendall's tau {row['tau']:.2f}" if np.isfinite(row["tau"]) else "too few models for Kendall's tau"
-            charts.append((paper, name, f"{row['moved']} of {row['n']} models change places; {tau}"))
-    papers = tuple(
-        (paper, {str(name): int(number) for name, number in row.items()}) for paper, row in frames.rows(counted)
-    )
-    return Published(tuple(map(str, counted.columns)), papers, tuple(charts), tuple(map(_printed, rows)))
-
-
-def _printed(row: Mapping[str, Any]) -> dict[str, str]:
-    """One printed number beside ours; GFLOPs of a rule and executed ones are in columns of their own."""
-    ours, executed = row.get("reproduced"), row.get("executed")
-    return {
-        "model": str(row.get("model") or row["row_id"]),
-        "metric": str(row["metric"]).replace("_", " "),
-        "published": str(row.get("published") or text.MISSING),
-        "reproduced": f"{ours:.4g}" if isinstance(ours, int | float) else str(ours or text.MISSING),
-        "executed": f"{executed:.4g}" if isinstance(executed, int | float) else text.MISSING,
-        "rule": str(row.get("rule") or ""),
-        "verdict": str(row.get("verdict") or ""),
-        "reason": str(row.get("reason") or ""),
-    }

@@ -1,7 +1,8 @@
 """Published figures against ours: what was reproduced, and which orderings change when what really runs is counted.
 
-Input is the audit's rows as dicts: row_id, paper, metric, published, reproduced, executed, rule, verdict, reason.
-Values may be None; `executed` is in the unit of `published`.
+Input is the audit's rows as dicts: row_id, paper, table, dataset, metric, published, reproduced, executed, rule,
+increment, verdict, reason. Values may be None; `executed` is in the unit of `published`, and what a block adds where
+the paper prints that (`increment`).
 """
 
 from __future__ import annotations
@@ -12,14 +13,33 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-COLUMNS = ("row_id", "paper", "metric", "published", "reproduced", "executed", "rule", "verdict", "reason")
+COLUMNS = (
+    "row_id",
+    "paper",
+    "table",
+    "dataset",
+    "metric",
+    "published",
+    "reproduced",
+    "executed",
+    "rule",
+    "increment",
+    "verdict",
+    "reason",
+)
 NUMBERS = ["published", "reproduced", "executed"]
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The audit's rows as a frame with every column of `COLUMNS`; numbers are floats, NaN where missing."""
-    table = pd.DataFrame(list(rows), columns=pd.Index(COLUMNS))
+    table = _known(pd.DataFrame(list(rows), columns=pd.Index(COLUMNS)))
     return table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in NUMBERS})
+
+
+def _known(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows without a table, a data set or a kind of cost (an older audit's) as those of one unnamed table."""
+    names = {name: table[name].astype(object).fillna("").astype(str) for name in ("table", "dataset")}
+    return table.assign(**names, increment=table["increment"].eq(True))
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -27,33 +47,49 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.crosstab(table["paper"], table["verdict"])
 
 
+LIKE = ["paper", "dataset", "increment"]  # what two costs must share to be compared
+
+
 def rank_changes(table: pd.DataFrame, metric: str = "gflops") -> pd.DataFrame:
-    """How models of one paper change places when ordered by executed instead of published cost.
+    """How models change places when ordered by executed instead of published cost.
+
+    Like is compared with like: models of one paper on one data set, whole networks (`increment` False) apart from
+    what blocks add to theirs (True). Claims in the text are no models, and are left out. Executed costs are rounded to
+    the digits that are printed, so that only visible differences count.
 
     Returns:
-        Rows with both numbers: row_id, paper, published, executed, published_rank, executed_rank (1 is cheapest, ties
-        share the mean rank within a paper), change (positive: dearer than published), ratio (executed / published).
+        Rows with both numbers: row_id, those of `LIKE`, published, executed, published_rank, executed_rank (1 is
+        cheapest, ties share the mean rank), change (positive: dearer than published), ratio (executed / published).
     """
     known = table[(table["metric"] == metric) & table["published"].notna() & table["executed"].notna()]
-    by_paper = known.groupby("paper")
+    known = known[~known["table"].str.startswith("text")]
+    visible = known["executed"].copy()
+    for _, group in known.groupby(LIKE):
+        visible[group.index] = group["executed"].round(_digits(group["published"]))
     ranked = known.assign(
-        published_rank=by_paper["published"].rank(),
-        executed_rank=by_paper["executed"].rank(),
+        published_rank=known.groupby(LIKE)["published"].rank(),
+        executed_rank=known.assign(visible=visible).groupby(LIKE)["visible"].rank(),
         ratio=known["executed"] / known["published"].where(known["published"] != 0),
     )
-    columns = ["row_id", "paper", "published", "executed", "published_rank", "executed_rank", "ratio"]
+    columns = ["row_id", *LIKE, "published", "executed", "published_rank", "executed_rank", "ratio"]
     changed = ranked[columns].assign(change=ranked["executed_rank"] - ranked["published_rank"])
     return changed.reset_index(drop=True)
 
 
-PLANE = ["paper", "table", "dataset", "row_id", "model", "verdict", "published", "executed", "top1_percent"]
+def _digits(printed: pd.Series) -> int:
+    return max(len(f"{number:g}".partition(".")[2]) for number in printed)
+
+
+TABLE = ["paper", "table", "dataset", "increment"]
+PLANE = [*TABLE, "row_id", "model", "verdict", "published", "executed", "top1_percent"]
 
 
 def planes(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Models that a table prints with a cost and an accuracy, where we can count the cost too.
 
-    Costs are compared within one table and data set only: others print increments, or count by other rules. Executed
-    costs are rounded to the digits the table prints before they are ranked, so that only visible differences count.
+    Costs are compared within one table and data set only, networks apart from what blocks add: others count by other
+    rules. Executed costs are rounded to the digits the table prints before they are ranked, so that only visible
+    differences count.
 
     Args:
         rows: the audit's rows; `table`, `dataset` and `model` are needed.
@@ -69,11 +105,11 @@ def planes(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         for row in rows
         if row["metric"] == "gflops" and row.get("executed") is not None and row.get("published")
     ]
-    points = pd.DataFrame(found, columns=pd.Index([*PLANE, "digits"]))
+    points = _known(pd.DataFrame(found, columns=pd.Index([*PLANE, "digits"])))
     numbers = ["published", "executed", "top1_percent"]
     points = points.assign(**{name: pd.to_numeric(points[name], errors="coerce") for name in numbers})
     points = points.dropna(subset=numbers)
-    tables = [_ranked(group) for _, group in points.groupby(PLANE[:3], sort=False) if len(group) > 1]
+    tables = [_ranked(group) for _, group in points.groupby(TABLE, sort=False) if len(group) > 1]
     columns = [*PLANE, "published_rank", "executed_rank", "change", "published_best", "executed_best"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=pd.Index(columns))
 
@@ -96,12 +132,15 @@ def _best(cost: pd.Series, value: pd.Series) -> list[bool]:
 
 
 def agreement(changes: pd.DataFrame) -> pd.DataFrame:
-    """Kendall's tau between published and executed order per paper: n, tau, p. NaN below three models."""
+    """Kendall's tau between published and executed order, for each group of `LIKE`: n, moved, tau, p.
+
+    tau and p are NaN below three models. The order of the rows is that of `changes`.
+    """
     rows = []
-    for paper, group in changes.groupby("paper"):
+    for key, group in changes.groupby(LIKE, sort=False):
         tau = p = float("nan")
         if len(group) > 2 and group["published"].nunique() > 1 and group["executed"].nunique() > 1:
-            tau, p = stats.kendalltau(group["published"], group["executed"])
+            tau, p = stats.kendalltau(group["published_rank"], group["executed_rank"])
         moved = int((group["change"] != 0).sum())
-        rows.append({"paper": str(paper), "n": len(group), "moved": moved, "tau": float(tau), "p": float(p)})
-    return pd.DataFrame(rows, columns=["paper", "n", "moved", "tau", "p"]).set_index("paper")
+        rows.append({**dict(zip(LIKE, key, strict=True)), "n": len(group), "moved": moved, "tau": tau, "p": p})
+    return pd.DataFrame(rows, columns=[*LIKE, "n", "moved", "tau", "p"])

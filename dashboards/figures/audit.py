@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboards import frames
+from dashboards.analysis import audit
 from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
 
@@ -32,19 +34,25 @@ class Slope:
 
 @dataclass(frozen=True)
 class SlopeInfo:
-    """One paper's models."""
+    """Models of one paper on one data set, all of them networks or all of them increments."""
 
-    paper: str
+    title: str
     slopes: tuple[Slope, ...]
 
 
-def info(changes: pd.DataFrame, paper: str) -> SlopeInfo:
-    """The lines of one paper from `analysis.audit.rank_changes`.
+def info(changes: pd.DataFrame, like: Mapping[str, Any]) -> SlopeInfo:
+    """The lines of one group of `analysis.audit.rank_changes`.
 
     Published counts follow the paper's own rule and never share an axis with executed ones: each side is relative to
     its own cheapest model.
+
+    Args:
+        changes: see above.
+        like: paper, dataset and increment of the group, as a row of `analysis.audit.agreement` has them.
     """
-    part = changes[(changes["paper"] == paper) & (changes["published"] > 0) & (changes["executed"] > 0)]
+    part = changes[(changes["published"] > 0) & (changes["executed"] > 0)]
+    for column in audit.LIKE:
+        part = part[part[column] == like[column]]
     least = part[["published", "executed"]].min()
     slopes = [
         Slope(
@@ -57,13 +65,17 @@ def info(changes: pd.DataFrame, paper: str) -> SlopeInfo:
         )
         for row in frames.records(part)
     ]
-    return SlopeInfo(paper, tuple(slopes))
+    return SlopeInfo(_kind(f"{like['paper']}, {like['dataset']}", like["increment"]), tuple(slopes))
+
+
+def _kind(title: str, increment: bool) -> str:
+    return f"{title}: what the block adds" if increment else title
 
 
 def draw(info: SlopeInfo, theme: Theme = "light") -> go.Figure:
     """The chart; dearer than published is vermillion and solid, cheaper blue and dashed."""
     if not info.slopes:
-        return themes.message(f"No model of {info.paper} has both a published and an executed cost.", theme)
+        return themes.message(f"No model of {info.title} has both a published and an executed cost.", theme)
     chart = themes.figure(theme, height=max(320, 24 * len(info.slopes)))
     for slope in info.slopes:
         color = _color(slope.change)
@@ -117,16 +129,11 @@ class Plane:
 
 def planes(points: pd.DataFrame, paper: str) -> tuple[Plane, ...]:
     """The tables of one paper from `analysis.audit.planes`, in print order."""
-    part = points[points["paper"] == paper].sort_values("published", kind="stable")
-    tables = points[points["paper"] == paper][["table", "dataset"]].drop_duplicates()
     found = []
-    for key in frames.records(tables):
-        rows = frames.records(part[(part["table"] == key["table"]) & (part["dataset"] == key["dataset"])])
-        names = Point.__dataclass_fields__
-        table = str(key["table"]).removeprefix("Table")
-        found.append(
-            Plane(f"Table {table}, {key['dataset']}", tuple(Point(**{n: row[n] for n in names}) for row in rows))
-        )
+    for (_, table, dataset, increment), group in points[points["paper"] == paper].groupby(audit.TABLE, sort=False):
+        rows = frames.records(group.sort_values("published", kind="stable"))
+        title = _kind(f"Table {str(table).removeprefix('Table')}, {dataset}", bool(increment))
+        found.append(Plane(title, tuple(Point(**{name: row[name] for name in POINT}) for row in rows)))
     return tuple(found)
 
 

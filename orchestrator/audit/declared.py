@@ -25,7 +25,7 @@ class Claim(Frozen):
 
     Attributes:
         model: what is counted; None where nothing of ours corresponds.
-        rule: the published rule that its GFLOPs follow; the paper's usual one if empty.
+        rule: the rule that its GFLOPs follow (see `Count`); the paper's usual one if empty.
         over: row whose model and printed cell are the baseline of the increment.
         minus: model subtracted from `model`: the cell prints a difference, judged as such.
         fitted: the setting that the paper does not state, or contradicts; caps the verdict at `explained`.
@@ -36,7 +36,6 @@ class Claim(Frozen):
         states: see `plus`.
         functional: operations that the rule charges for a layer which is a module in theirs and functional in ours.
         cut: the paper dropped the remaining digits instead of rounding; checked.
-        params_only: `model` has the parameters of what the row names, not its operations.
         bound: the paper prints a lower bound, as "> 107.9"; checked.
         size: layer whose output size the cell prints.
         stated: model with the settings as the paper states them; its value replaces `{stated}` in `why`.
@@ -54,7 +53,6 @@ class Claim(Frozen):
     states: str = ""
     functional: int = 0
     cut: bool = False
-    params_only: bool = False
     bound: bool = False
     size: str = ""
     stated: str = ""

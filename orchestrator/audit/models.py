@@ -55,7 +55,11 @@ class Sum(Frozen):
 
 
 class Count(NamedTuple):
-    """Parameters in millions, executed MACs in billions (None for layers), and GFLOPs under each published rule."""
+    """Parameters in millions, executed MACs in billions (None for layers), and GFLOPs under each rule.
+
+    Besides the published rules these are `macs`, the executed multiply-accumulates themselves, and
+    `thop-2004+products`, which also charges one per multiply-accumulate of products of activations.
+    """
 
     params_m: float
     executed: float | None
@@ -126,7 +130,7 @@ def _profiled_json(spec: str) -> Count:
     from workloads.counting import profile
 
     priced = profile(ModelSpec.model_validate_json(spec))
-    return Count(priced.params / MEGA, priced.executed_macs / GIGA, priced.rules)
+    return _count(priced.params, priced.executed_macs, priced.rules)
 
 
 def _profiled(spec: ModelSpec) -> Count:
@@ -136,7 +140,13 @@ def _profiled(spec: ModelSpec) -> Count:
 @cache
 def _from_table(model: Cited) -> Count:
     total = count_rows(model)
-    return Count(total.params / MEGA, total.macs / GIGA, {rule: value / GIGA for rule, value in total.rules.items()})
+    return _count(total.params, total.macs, {rule: value / GIGA for rule, value in total.rules.items()})
+
+
+def _count(params: int, macs: int, rules: Mapping[str, float]) -> Count:
+    products = (rules["thop-1909+matmul"] - rules["thop-1909"]) / 2
+    more = {"macs": macs / GIGA, "thop-2004+products": rules["thop-2004"] + products}
+    return Count(params / MEGA, macs / GIGA, {**rules, **more})
 
 
 def _layer_params(layer: Layer) -> int:

@@ -18,7 +18,8 @@ class RankChange(Frozen):
         dataset: of the accuracies beside the costs.
         row_id: the row.
         model: as the paper calls it.
-        published_gflops: as printed; an increment where the table prints increments.
+        increment: the costs are what a block adds to its network, not the network's.
+        published_gflops: as printed.
         executed_gmacs: multiply-accumulates that really run, in billions, of the same thing.
         top1_percent: as printed beside it; None where the table prints none.
         published_rank: 1 is the cheapest by the printed cost; equal costs share the smallest rank.
@@ -31,6 +32,7 @@ class RankChange(Frozen):
     dataset: str
     row_id: str
     model: str
+    increment: bool
     published_gflops: float
     executed_gmacs: float
     top1_percent: float | None
@@ -47,13 +49,14 @@ class RankChange(Frozen):
 def rank_changes(rows: Sequence[Row]) -> list[RankChange]:
     """Published against executed cost of the same points, per table and dataset with at least two costs we can build.
 
-    Claims in the text are differences, not points, and are left out.
+    Costs of networks and costs of blocks alone are ranked apart. Claims in the text are differences, not points, and
+    are left out.
     """
     top1 = {row.row_id: float(row.published) for row in rows if row.metric == "top1" and row.published}
-    tables: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    tables: dict[tuple[str, str, str, bool], list[Row]] = defaultdict(list)
     for row in rows:
         if row.metric == "gflops" and row.published and row.executed is not None and not row.table.startswith("text"):
-            tables[row.paper, row.table, row.dataset].append(row)
+            tables[row.paper, row.table, row.dataset, row.increment].append(row)
     return [change for table in tables.values() if len(table) > 1 for change in _ranked(table, top1)]
 
 
@@ -68,6 +71,7 @@ def _ranked(table: Sequence[Row], top1: dict[str, float]) -> list[RankChange]:
             dataset=row.dataset,
             row_id=row.row_id,
             model=row.model,
+            increment=row.increment,
             published_gflops=float(row.published),
             executed_gmacs=row.executed or 0.0,
             top1_percent=top1.get(row.row_id),

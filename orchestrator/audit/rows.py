@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from math import floor
+from typing import NamedTuple
 
 from orchestrator.audit import symbolic
 from orchestrator.audit.declared import Claim, Declaration, declaration
@@ -34,6 +35,7 @@ class Row(Frozen):
         executed: multiply-accumulates that really run, in billions; of the increment where the cell prints one.
         rule: the published rule that `reproduced` follows.
         cited: the paper copied this number from another one.
+        increment: the cell prints what a block adds to its network, and `reproduced` and `executed` are that too.
         verdict: see `orchestrator.audit.verdicts`.
         reason: one line.
     """
@@ -49,6 +51,7 @@ class Row(Frozen):
     executed: float | None
     rule: str
     cited: bool
+    increment: bool = False
     verdict: Verdict
     reason: str
 
@@ -134,7 +137,7 @@ def _row(cell: Cell) -> Row:
     finding = symbolic.check(cell.paper, cell.row_id, cell.value) if cell.value else None
     if finding is None:
         return _made(cell, "explained", DASH) if not cell.value else _made(cell, "not reproduced", "no such formula")
-    return _made(cell, finding.verdict, finding.reason, reproduced=finding.reproduced, rule="closed form")
+    return _made(cell, finding.verdict, finding.reason, _Values(finding.reproduced, rule="closed form"))
 
 
 def _cost_row(cell: Cell, declared: Declaration, claim: Claim | None) -> Row:
@@ -147,20 +150,19 @@ def _cost_row(cell: Cell, declared: Declaration, claim: Claim | None) -> Row:
     counted = _counted(claim, declared)
     rule = "" if cell.metric == "params_m" else claim.rule or declared.rule
     ours, published = _value(counted, cell.metric, rule) + _functional(claim, cell.metric), cell.number
+    values = _Values(ours, counted.executed, rule, increment=bool(claim.minus))
     if published is None:
-        return _made(cell, "explained", DASH, reproduced=ours, executed=counted.executed, rule=rule)
+        return _made(cell, "explained", DASH, values)
     agreement = agrees(published, ours, cell.decimals, _increments(cell, declared, claim, ours))
     explained = _slip(claim, cell, ours)
     verdict = judge(agreement, fitted=bool(claim.fitted), explained=explained)
     reason = _reason(cell, declared, claim, ours, verdict, exact=agreement == "exact")
-    return _made(cell, verdict, reason, reproduced=ours, executed=counted.executed, rule=rule)
+    return _made(cell, verdict, reason, values)
 
 
 def _counted(claim: Claim, declared: Declaration) -> Count:
     assert claim.model is not None
     total = count(claim.model, declared.models)
-    if claim.params_only:
-        return Count(total.params_m, None, {})
     return total.minus(count(claim.minus, declared.models)) if claim.minus else total
 
 
@@ -207,7 +209,7 @@ def _printed(key: str) -> float:
 
 def _reason(cell: Cell, declared: Declaration, claim: Claim, ours: float, verdict: Verdict, *, exact: bool) -> str:
     off = "equal at the printed precision" if exact else f"{_off(float(cell.value), ours)} off"
-    if verdict == "exact" and not claim.params_only:
+    if verdict == "exact":
         return off
     parts = [f"with {claim.fitted}: {off}" if claim.fitted else off]
     if claim.why:
@@ -233,9 +235,9 @@ def _size_row(cell: Cell, declared: Declaration, claim: Claim) -> Row:
     assert isinstance(model, Declared)
     ours = map_sizes(model.spec)[claim.size]
     if not cell.value:
-        return _made(cell, "explained", f"{DASH}; the text's layers give {ours}", reproduced=ours)
+        return _made(cell, "explained", f"{DASH}; the text's layers give {ours}", _Values(ours))
     same = ours == cell.value
-    return _made(cell, "exact" if same else "not reproduced", "from a pass on the meta device", reproduced=ours)
+    return _made(cell, "exact" if same else "not reproduced", "from a pass on the meta device", _Values(ours))
 
 
 def _ratio_row(cell: Cell) -> Row:
@@ -254,9 +256,8 @@ def _ratio_row(cell: Cell) -> Row:
     )
     slipped = round(100 * theirs[0]) == 13 and round(100 * own / baseline) == 31
     verdict: Verdict = "explained" if slipped else "not reproduced"
-    return _made(
-        cell, verdict, reason, reproduced=f"{ours[0]:.1%} .. {ours[1]:.1%}", rule="thop-1909, thop-1909+matmul"
-    )
+    values = _Values(f"{ours[0]:.1%} .. {ours[1]:.1%}", rule="thop-1909, thop-1909+matmul")
+    return _made(cell, verdict, reason, values)
 
 
 def _gflops(row_id: str, declared: Declaration) -> float:
@@ -270,15 +271,19 @@ def _cells() -> Mapping[str, Cell]:
     return {cell.key: cell for cell in published_cells()}
 
 
-def _made(
-    cell: Cell,
-    verdict: Verdict,
-    reason: str,
-    *,
-    reproduced: float | str | None = None,
-    executed: float | None = None,
-    rule: str = "",
-) -> Row:
+class _Values(NamedTuple):
+    """Ours beside one cell; see `Row`."""
+
+    reproduced: float | str | None = None
+    executed: float | None = None
+    rule: str = ""
+    increment: bool = False
+
+
+NOTHING = _Values()
+
+
+def _made(cell: Cell, verdict: Verdict, reason: str, values: _Values = NOTHING) -> Row:
     return Row(
         row_id=cell.row_id,
         metric=cell.metric,
@@ -287,12 +292,10 @@ def _made(
         model=cell.model,
         dataset=cell.dataset,
         published=cell.value,
-        reproduced=reproduced,
-        executed=executed,
-        rule=rule,
         cited=cell.cited,
         verdict=verdict,
         reason=reason,
+        **values._asdict(),
     )
 
 

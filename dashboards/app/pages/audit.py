@@ -11,7 +11,7 @@ import pandas as pd
 from dash import html
 from dash.development.base_component import Component
 
-from dashboards import frames, text
+from dashboards import frames, published, text
 from dashboards.analysis import audit
 from dashboards.app import parts
 from dashboards.app.store import AUDIT_FILE
@@ -103,19 +103,19 @@ def _planes(view: View, rows: Sequence[Mapping[str, Any]], papers: Sequence[str]
 def _places(view: View, part: pd.DataFrame) -> list[Component]:
     changes = audit.rank_changes(part)
     charts = []
-    for paper, row in frames.rows(audit.agreement(changes)):
+    for number, row in enumerate(frames.records(audit.agreement(changes))):
         if row["n"] < 2:
             continue
-        tau = f"Kendall's tau {row['tau']:.2f}" if np.isfinite(row["tau"]) else "too few models for Kendall's tau"
-        figure = draw_audit.draw(draw_audit.info(changes, paper), view.theme)
+        info = draw_audit.info(changes, row)
+        figure = draw_audit.draw(info, view.theme)
         figure.update_layout(height=min(figure.layout.height, MOST_HEIGHT))
-        drawn = parts.graph(figure, f"slopes-{paper}", f"Published against executed, {paper}")
-        said = html.P(f"{row['moved']} of {row['n']} models change places; {tau}", className="small")
-        charts.append(html.Div([html.H3(paper), said, drawn]))
+        drawn = parts.graph(figure, f"slopes-{number}", f"Published against executed, {info.title}")
+        charts.append(html.Div([html.H3(info.title), html.P(published.said(row), className="small"), drawn]))
     if not charts:
         return []
     lead = (
-        "Models ordered by the cost their paper prints, and by what is really executed: crossing lines change places."
+        "Models of one paper and data set, ordered by the cost their paper prints and by what is really executed: "
+        "crossing lines change places. Where a paper prints what a block adds, those are compared with each other."
     )
     return [parts.card(html.Div(charts, className="grid"), title="Who is cheaper, really?", lead=lead)]
 

@@ -23,9 +23,36 @@ def test_ranks_change_by_hand() -> None:
 
 
 def test_agreement_is_kendall_s_tau() -> None:
-    row = agreement(rank_changes(frame(ROWS))).loc["rnl"]
+    (row,) = agreement(rank_changes(frame(ROWS))).to_dict("records")
     assert row["tau"] == pytest.approx(stats.kendalltau([33, 40, 50], [34, 70, 52]).statistic)
-    assert (row["n"], row["moved"]) == (3, 2)
+    assert (row["paper"], row["increment"], row["n"], row["moved"]) == ("rnl", False, 3, 2)
+
+
+def test_networks_are_compared_with_networks_and_what_blocks_add_with_that() -> None:
+    """In one list a block's 1 GFLOP would be "cheaper" than every network, by either count, and tau would shine."""
+    rows = [{**row, "dataset": "k", "increment": False} for row in ROWS]
+    rows += [
+        {**rows[0], "row_id": "x", "published": 1.0, "executed": 9.0, "increment": True},
+        {**rows[0], "row_id": "y", "published": 2.0, "executed": 3.0, "increment": True},
+        {**rows[0], "row_id": "z", "published": 3.0, "executed": 2.0, "increment": True},
+        {**rows[0], "row_id": "elsewhere", "published": 5.0, "executed": 5.0, "dataset": "another"},
+        {**rows[0], "row_id": "claim", "table": "text 4.3", "published": 0.5, "executed": 99.0},
+    ]
+    changes = rank_changes(frame(rows)).set_index("row_id")
+    assert "claim" not in changes.index
+    assert list(changes.loc[["x", "y", "z"], "published_rank"]) == [1, 2, 3]
+    assert list(changes.loc[["a", "b", "c"], "published_rank"]) == [1, 2, 3]
+    found = {(row["dataset"], row["increment"]): row for row in agreement(changes).to_dict("records")}
+    assert {key: row["n"] for key, row in found.items()} == {("k", False): 3, ("k", True): 3, ("another", False): 1}
+    assert found["k", True]["tau"] == pytest.approx(-1)
+    assert found["k", False]["tau"] == pytest.approx(stats.kendalltau([33, 40, 50], [34, 70, 52]).statistic)
+
+
+def test_what_the_printed_digits_hide_changes_no_order() -> None:
+    rows = [
+        {**ROWS[0], "row_id": name, "published": "1.0", "executed": cost} for name, cost in (("a", 1.1), ("b", 1.2))
+    ]
+    assert list(rank_changes(frame(rows))["change"]) == [0, 0]
 
 
 def test_verdicts_are_counted_per_paper() -> None:
@@ -38,8 +65,11 @@ def test_no_rows_are_no_changes() -> None:
     assert agreement(rank_changes(frame([]))).empty
 
 
-def printed(name: str, published: str, executed: float | None, top1: str, table: str = "3") -> list[dict[str, object]]:
+def printed(
+    name: str, published: str, executed: float | None, top1: str, *, table: str = "3", increment: bool = False
+) -> list[dict[str, object]]:
     row = {
+        "increment": increment,
         "row_id": f"{table}-{name}",
         "paper": "rnl",
         "table": table,
@@ -72,6 +102,18 @@ def test_what_the_printed_digits_hide_changes_no_place() -> None:
     found = planes(rows).set_index("model")
     assert list(found["change"]) == [0, 0, 0]
     assert list(found["published_best"]) == [False, True, True]
+
+
+def test_a_table_of_networks_and_increments_is_two_planes() -> None:
+    rows = [
+        *printed("none", "4.0", 4.0, "76.0"),
+        *printed("wide", "8.0", 8.0, "77.0"),
+        *printed("nl", "6.0", 8.5, "77.5", increment=True),
+        *printed("bat", "1.0", 1.5, "78.0", increment=True),
+    ]
+    found = planes(rows).set_index("model")
+    assert list(found["published_rank"]) == [1, 2, 2, 1]
+    assert found["published_best"].to_dict() == {"none": True, "wide": True, "nl": False, "bat": True}
 
 
 def test_no_rows_are_no_planes() -> None:

@@ -189,9 +189,10 @@ def test_stage_parts_add_up_to_the_executed_macs(quickstart: dashboards.Sweep) -
 
 def test_slopes_are_relative_to_each_sides_cheapest() -> None:
     rows = [
-        {"row_id": name, "paper": "rnl", "dataset": "k", "metric": "gflops", "published": published, "executed": executed}
+        {"row_id": name, "paper": "rnl", "metric": "gflops", "published": published, "executed": executed}
         for name, published, executed in (("a", 10.0, 12.0), ("b", 20.0, 48.0), ("c", 30.0, 24.0))
     ]
+    rows = [{**row, "dataset": "k"} for row in rows]
     adds = [{**rows[0], "row_id": name, "increment": True, "published": 1.0} for name in ("d", "e")]
     like = {"paper": "rnl", "dataset": "k", "increment": False}
     info = audit.info(rank_changes(frame([*rows, *adds])), like)
