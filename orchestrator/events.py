@@ -1,7 +1,7 @@
 """What happens to trials while they run, as values: executors yield them, records keep them, neither knows the other.
 
-In order per trial: `Started`, any number of `Progressed`, possibly `AttemptFailed` followed by another `Started`,
-then exactly one `Ended`.
+In order per trial: `Started`, any number of `Progressed`, possibly `AttemptFailed` or `Paused` followed by another
+`Started`, then exactly one `Ended`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,15 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """An attempt reached the epoch it was to go to; its checkpoint is written. Another goes on, or the trial ends."""
+
+    trial_id: str
+    attempt: int
+    at: float
+
+
+@dataclass(frozen=True)
 class Ended:
     """The trial has ended: `state` is a `records.schema.State` value; `result` is there when it finished."""
 
@@ -68,4 +77,4 @@ class Ended:
     message: str = ""
 
 
-Event = Started | Progressed | AttemptFailed | Ended
+Event = Started | Progressed | AttemptFailed | Paused | Ended

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
@@ -219,20 +219,29 @@ def start(
         )
         told.ended(outcome)
         if made.sweep.search is not None:
-            write_best(made, ledger, folder)
+            write_best(made, ledger, folder, outcome.population)
     return outcome, mirror
 
 
-def write_best(made: Plan, ledger: Ledger, folder: RunFolder) -> None:
-    """Write the sweep that compares a search's best configurations with its control, if any has finished."""
+def write_best(
+    made: Plan, ledger: Ledger, folder: RunFolder, population: Sequence[Mapping[str, Any]] | None = None
+) -> None:
+    """Write the sweep that compares a search's best configurations with its control, if any has finished.
+
+    Of a population also its decisions (`Outcome.population`), and under what its best members were trained, by epoch.
+    """
     import yaml
 
     from orchestrator.search.planning import comparison
+    from orchestrator.search.population import schedule
     from orchestrator.search.run import best_of
 
     best = best_of(made, ledger)
     if best:
         paths.write_text(folder.best, yaml.safe_dump(comparison(made.sweep, best), sort_keys=False))
+    if population is not None:
+        found = {"generations": population, "best": [schedule(setting) for setting in best]}
+        paths.write_text(folder.population, json.dumps(found, indent=2) + "\n")
 
 
 def make_executor(settings: Mapping[str, Any]) -> Executor:

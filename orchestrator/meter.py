@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
-from orchestrator.events import Ended, Event, Started
+from orchestrator.events import AttemptFailed, Ended, Event, Paused, Progressed, Started
 from orchestrator.execution.base import Attempt, Resources
 from orchestrator.records.schema import State
 from orchestrator.sweep import Budget
+from workloads.progress import EpochDone
 
 LATE_SECONDS = 60.0  # events of short trials come in bundles, at most so much after they happened
 
@@ -21,7 +23,8 @@ class Meter:
         self._started = time.monotonic()
         self._running: dict[str, tuple[float, float]] = {}  # newest event's time, and when it was heard of here
         self._needs: dict[str, Resources] = {}
-        self._macs: dict[str, float] = {}
+        self._macs: dict[str, float] = {}  # of what is left of each trial
+        self._macs_per_epoch: dict[str, float] = {}
         self._spent = dict.fromkeys(Budget.model_fields, 0.0)
 
     def start(self, attempts: Sequence[Attempt]) -> None:
@@ -32,7 +35,9 @@ class Meter:
     def expect(self, attempts: Sequence[Attempt]) -> None:
         """These trials run too."""
         self._needs |= {attempt.trial_id: attempt.resources for attempt in attempts}
-        self._macs |= {attempt.trial_id: attempt.estimated_macs or 0.0 for attempt in attempts}
+        for attempt in attempts:
+            macs = self._macs[attempt.trial_id] = attempt.estimated_macs or 0.0
+            self._macs_per_epoch[attempt.trial_id] = macs / attempt.content["recipe"]["epochs"]
 
     def spent_by(self, event: Event) -> str | None:
         """Which limit is reached, in words, if one is."""
@@ -45,9 +50,14 @@ class Meter:
             self._spent["gpu_hours"] += hours * needs.gpus
             self._spent["cpu_hours"] += hours * needs.cpus
             self._running[event.trial_id] = (event.at, time.monotonic())
-        if isinstance(event, Ended):
+        if isinstance(event, AttemptFailed | Paused | Ended):  # until it starts again, it costs nothing
             self._running.pop(event.trial_id, None)
-            self._spent["executed_macs"] += self._macs[event.trial_id]
+        if isinstance(event, Progressed) and isinstance(event.progress, EpochDone):
+            macs = self._take_macs(event.trial_id, self._macs_per_epoch[event.trial_id])
+            self._spent["executed_macs"] += 0.0 if event.replayed else macs
+        if isinstance(event, Ended):
+            if event.state == State.FINISHED:
+                self._spent["executed_macs"] += self._take_macs(event.trial_id)
             self._spent["max_failures"] += event.state in (State.FAILED, State.INFEASIBLE)
         self._spent["wall_hours"] = (time.monotonic() - self._started) / 3600
         for name, spent in self._spent.items():
@@ -55,6 +65,11 @@ class Meter:
             if limit is not None and (spent > limit if name == "max_failures" else spent >= limit):
                 return f"budget {name}: {spent:.3g} of {limit:g}"
         return None
+
+    def _take_macs(self, trial_id: str, most: float = math.inf) -> float:
+        macs = min(most, self._macs[trial_id])
+        self._macs[trial_id] -= macs
+        return macs
 
     @staticmethod
     def _seconds(at: float, since: float, heard: float) -> float:

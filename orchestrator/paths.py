@@ -108,6 +108,11 @@ class RunFolder:
         return self.root / "best.yaml"
 
     @property
+    def population(self) -> Path:
+        """What population based training decided, and the schedules of its best members."""
+        return self.root / "population.json"
+
+    @property
     def figures(self) -> Path:
         """Pictures for MLflow."""
         return self.root / "figures"

@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator import axes as algebra
 from orchestrator.errors import SweepError
 from orchestrator.labels import labels as short_labels
-from orchestrator.price import Price, Pricer
+from orchestrator.price import Price, Pricer, device_kind
 from orchestrator.resolve import check, resolve
 from orchestrator.sweep import ResourceRule, Sweep, get_path, merge
 from orchestrator.trial import Trial, canonical_json
@@ -78,7 +78,7 @@ class Plan:
     arms: tuple[Arm, ...]
     rejected: tuple[Rejection, ...]
     duplicates: tuple[Duplicate, ...]
-    search: Mapping[str, Any] | None = None  # of a search: see `searching.plan_search`
+    search: Mapping[str, Any] | None = None  # of a search: see `search.planning.plan_search`
     past_error: float | None = None  # of earlier estimates, see `Pricer.error`
 
     @property
@@ -286,6 +286,8 @@ def _priced(arms: tuple[Arm, ...], profiler: Profiler | None, pricer: Pricer) ->
             executed_macs=trained_macs(arm.spec, known),
             params=known.get("params"),
             activation_bytes=known.get("peak_activation_bytes"),
+            device=device_kind(arm.resources.gpus),
+            workers=arm.resources.workers,
         )
         priced.append(replace(arm, profile=profile, price=price))
     return tuple(priced)

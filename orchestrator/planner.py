@@ -8,9 +8,9 @@ from typing import Any
 
 from orchestrator.errors import NoLedger, SweepError, UserError
 from orchestrator.plan import Plan, Profiler, make_plan, mistakes, trained_macs, unready
-from orchestrator.price import PastTrial, Pricer, clip_passes
+from orchestrator.price import PastTrial, Pricer, clip_passes, device_kind
 from orchestrator.search.planning import drawn, planner_of
-from orchestrator.sweep import Sweep, load_sweep, unknown_paths, yaml_value
+from orchestrator.sweep import ResourceRule, Sweep, load_sweep, unknown_paths, yaml_value
 from workloads.spec import TrialSpec
 
 
@@ -91,8 +91,9 @@ def search_planner(
 
 
 def _pricer(sweep: Sweep, ledger: str | Path | None) -> Pricer:
-    device = "cuda" if any(rule.gpus for rule in sweep.resources) else "cpu"
-    return Pricer(past_trials(ledger, device), device=device)
+    rules = (*sweep.resources, ResourceRule())  # the default is for arms that no rule fits
+    devices = sorted({device_kind(rule.gpus) for rule in rules})
+    return Pricer([past for device in devices for past in past_trials(ledger, device)], devices=devices)
 
 
 def profiler() -> Profiler:
@@ -119,7 +120,15 @@ def past_trials(ledger: str | Path | None, device: str) -> list[PastTrial]:
         return []
     work = {timing.arm_id: _work(timing.spec, timing.profile or {}) for timing in timings}
     return [
-        PastTrial(timing.arm_id, timing.workload, timing.device, macs, timing.seconds, timing.estimated_seconds)
+        PastTrial(
+            timing.arm_id,
+            timing.workload,
+            timing.device,
+            macs,
+            timing.seconds,
+            timing.estimated_seconds,
+            timing.workers,
+        )
         for timing in timings
         if (macs := work[timing.arm_id])
     ]

@@ -3,12 +3,13 @@
 The estimate is simple on purpose and says where it comes from: training costs three times the forward pass (one
 forward, two for the gradients), evaluation once. A rate in MAC/s turns that into seconds; it is taken from finished
 trials of the same arm if there are any, else from trials of the same workload on the same kind of device, else from
-a stated assumption. Predicted against actual seconds are recorded, so the error is known.
+a stated assumption. Rates are per worker: several are taken to be as many times as fast, which is the most they can
+be, and divide a batch among their devices. Predicted against actual seconds are recorded, so the error is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -31,11 +32,17 @@ class PastTrial:
     macs: float  # over the whole training
     seconds: float
     predicted: float | None = None  # seconds, as its plan said
+    workers: int = 1
+
+    @property
+    def worker_seconds(self) -> float:
+        """Seconds that its workers took together."""
+        return self.seconds * self.workers
 
     @property
     def macs_per_second(self) -> float:
-        """Its sustained rate."""
-        return self.macs / self.seconds
+        """The sustained rate of one worker."""
+        return self.macs / self.worker_seconds
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class Price:
     memory_bytes: int | None
     basis: str
     macs: float | None = None  # over the whole training
+
+
+def device_kind(gpus: float) -> str:
+    """What trains a trial that gets so many GPUs per worker."""
+    return "cuda" if gpus else "cpu"
 
 
 def clip_passes(spec: TrialSpec) -> float | None:
@@ -61,16 +73,19 @@ def clip_passes(spec: TrialSpec) -> float | None:
 class Pricer:
     """Prices trials from past ones.
 
+    Args:
+        past: of any device.
+        devices: the kinds of device that the plan's trials take.
+
     Attributes:
-        error: how far off earlier plans were on this kind of device: the median relative error, None if not known.
+        error: how far off earlier plans were on these kinds of device: the median relative error, None if not known.
     """
 
-    def __init__(self, past: Iterable[PastTrial] = (), *, device: str = "cpu") -> None:
-        known = [trial for trial in past if trial.device == device and trial.seconds > 0]
-        self.device = device
+    def __init__(self, past: Iterable[PastTrial] = (), *, devices: Collection[str] = ("cpu",)) -> None:
+        known = [trial for trial in past if trial.device in devices and trial.seconds > 0]
         self.error = prediction_error([(trial.predicted, trial.seconds) for trial in known if trial.predicted])
-        self._of_arm = _grouped((trial.arm_id, trial.seconds) for trial in known)
-        self._of_workload = _grouped((trial.workload, trial.macs_per_second) for trial in known)
+        self._of_arm = _grouped(((trial.device, trial.arm_id), trial.worker_seconds) for trial in known)
+        self._of_workload = _grouped(((trial.device, trial.workload), trial.macs_per_second) for trial in known)
 
     def price(
         self,
@@ -80,22 +95,25 @@ class Pricer:
         executed_macs: int | None,
         params: int | None,
         activation_bytes: int | None,
+        device: str = "cpu",
+        workers: int = 1,
     ) -> Price:
-        """The estimate for one trial of this arm."""
+        """The estimate for one trial of this arm: memory is that of one device, `workers` is how many train it."""
         memory = None
         if params is not None and activation_bytes is not None:
-            memory = params * BYTES_PER_PARAMETER + activation_bytes * spec.recipe.batch
+            memory = params * BYTES_PER_PARAMETER + activation_bytes * -(-spec.recipe.batch // workers)
         passes = clip_passes(spec)
         macs = None if passes is None or executed_macs is None else executed_macs * passes
-        if arm_id in self._of_arm:
-            seconds = self._of_arm[arm_id]
-            return Price(median(seconds), memory, f"median of {len(seconds)} earlier trials of this arm", macs)
+        together = "" if workers == 1 else f", {workers} workers as {workers} times one"
+        if seconds := self._of_arm.get((device, arm_id)):
+            basis = f"median of {len(seconds)} earlier trials of this arm{together}"
+            return Price(median(seconds) / workers, memory, basis, macs)
         if macs is None:
             return Price(None, memory, "unknown: needs the data and the profile")
-        rates = self._of_workload.get(spec.workload.name)
-        rate = median(rates) if rates else ASSUMED_RATE[self.device]
-        basis = f"rate of {len(rates)} earlier trials" if rates else f"assumed {rate:.1e} MAC/s on {self.device}"
-        return Price(macs / rate, memory, basis, macs)
+        rates = self._of_workload.get((device, spec.workload.name))
+        rate = median(rates) if rates else ASSUMED_RATE[device]
+        basis = f"rate of {len(rates)} earlier trials" if rates else f"assumed {rate:.1e} MAC/s on {device}"
+        return Price(macs / rate / workers, memory, basis + together, macs)
 
 
 def prediction_error(pairs: Sequence[tuple[float, float]]) -> float | None:
@@ -104,8 +122,8 @@ def prediction_error(pairs: Sequence[tuple[float, float]]) -> float | None:
     return median(errors) if errors else None
 
 
-def _grouped(pairs: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
-    grouped: dict[str, list[float]] = {}
+def _grouped(pairs: Iterable[tuple[tuple[str, str], float]]) -> dict[tuple[str, str], list[float]]:
+    grouped: dict[tuple[str, str], list[float]] = {}
     for key, value in pairs:
         grouped.setdefault(key, []).append(value)
     return grouped

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from orchestrator.errors import LedgerError, LedgerUnavailable, LongrangeError, UserError
 from orchestrator.events import Ended, Event
@@ -31,7 +31,8 @@ from orchestrator.records.ledger import Ledger
 from orchestrator.records.owners import is_dead, new_owner
 from orchestrator.records.schema import ENDED, IMMUTABLE, State
 from orchestrator.records.values import Claim
-from orchestrator.search.run import Replan, SearchRun, stopped_early
+from orchestrator.search.population_run import PopulationRun
+from orchestrator.search.run import Replan, Searching, SearchRun, stopped_early
 from orchestrator.trial import Trial
 
 LEASE_SECONDS = 60.0
@@ -67,6 +68,7 @@ class Outcome:
         elsewhere: trials that another driver is running.
         left: trials that did not start (cancelled, or the budget was spent).
         stopped_by: the budget or signal that ended the run early.
+        population: of population based training: what each decision found and did.
     """
 
     ran: dict[str, int] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Outcome:
     stopped_by: str | None = None
     seconds: float = 0.0
     mirror_error: str | None = None
+    population: list[dict[str, Any]] | None = None
 
     @property
     def failed(self) -> int:
@@ -192,11 +195,11 @@ def run_plan(
             if trial.trial_id in mine
         ]
 
-    attempts = claimed(parts.todo)
+    mine = attempts = claimed(parts.todo)
     if not keep_checkpoints:
         discard(checkpoints, parts.done)  # a driver may have died between a result and its clearing up
     meter = Meter(plan.sweep.budget)
-    search = None
+    search: Searching | None = None
     if replan is not None and plan.sweep.search is not None:
 
         def admit(grown: Plan, arm: Arm | None) -> Attempt | None:
@@ -207,10 +210,13 @@ def run_plan(
             observer.planned(grown, len(grown.ordered()) - parts.reused, parts.reused)
             return next(iter(admitted), None)
 
-        search = SearchRun(plan, replan=replan, ledger=ledger, admit=admit)
-        attempts = search.watched(attempts)
-    observer.planned(plan, len(attempts), parts.reused)
-    outcome = Outcome(reused=parts.reused, elsewhere=len(parts.todo) - len(attempts))
+        kind = PopulationRun if plan.sweep.search.scheduler == "pbt" else SearchRun
+        meter.expect(mine)
+        search = kind(plan, replan=replan, ledger=ledger, admit=admit)
+        attempts = search.watched(mine)
+    if search is None or not search.admitted:
+        observer.planned(plan, len(mine), parts.reused)
+    outcome = Outcome(reused=parts.reused, elsewhere=len(parts.todo) - len(mine))
     retained = None if keep_checkpoints else checkpoints
     driver = _Driver(
         ledger, executor, owner, observer, meter, mirror, search, clears=retained, asked_to_stop=asked_to_stop
@@ -219,7 +225,9 @@ def run_plan(
         driver.drive(attempts, outcome)
     finally:
         ledger.release(owner)
-    begun = len(attempts) + (search.admitted + search.left if search is not None else 0)
+    if isinstance(search, PopulationRun):
+        outcome.population = search.generations
+    begun = len(mine) + (search.admitted + search.left if search is not None else 0)
     outcome.left = begun - sum(outcome.ran.values())
     outcome.seconds = time.monotonic() - started
     return outcome
@@ -256,6 +264,11 @@ def _attempt(arm: Arm, trial: Trial, claim: Claim, checkpoints: Path, cache: Pat
     )
 
 
+def _is_over(event: Ended) -> bool:
+    """Whether nobody goes on from the trial's checkpoints."""
+    return event.state == State.FINISHED or event.cause is Cause.STOPPED_EARLY
+
+
 class _Driver:
     """One run: events from the executor to the ledger, the lease, the budget, the mirror."""
 
@@ -267,7 +280,7 @@ class _Driver:
         observer: Observer,
         meter: Meter,
         mirror: Mirror | None,
-        search: SearchRun | None,
+        search: Searching | None,
         *,
         clears: Path | None,
         asked_to_stop: Callable[[], bool],
@@ -314,14 +327,14 @@ class _Driver:
         with self._lock:
             self._buffer.append(event)
         self._observer.event(event)
-        if self._search is not None:
-            self._search.event(event)
         if isinstance(event, Ended):
             state = event.state if event.cause is not Cause.STOPPED_EARLY else STOPPED_EARLY
             outcome.ran[state] = outcome.ran.get(state, 0) + 1
         spent = self._meter.spent_by(event)
         if spent is not None:
             self._stop(spent)
+        for decided in self._search.event(event) if self._search is not None else ():
+            self._take(decided, outcome)
 
     def _stop(self, why: str) -> None:
         """End the run early, keeping what is done; the first reason counts."""
@@ -363,7 +376,7 @@ class _Driver:
             del self._buffer[: len(batch)]
         if refused:  # this process slept, or its clock jumped, for longer than its lease
             self._stop(f"another driver has taken over {len(refused)} of its trials")
-        ended = {event.trial_id for event in batch if isinstance(event, Ended) and event.state == State.FINISHED}
+        ended = {event.trial_id for event in batch if isinstance(event, Ended) and _is_over(event)}
         if self._clears is not None and ended - refused:
             discard(self._clears, ended - refused)
 

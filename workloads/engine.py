@@ -49,6 +49,9 @@ class Engine(Protocol):
     def step(self, lr_factor: float) -> None:
         """One optimizer step at the peak learning rates times `lr_factor`; gradients are zero afterwards."""
 
+    def adopt(self, recipe: Recipe) -> None:
+        """Go on with another recipe's learning rates, weight decay, momentum and bound of the gradient's norm."""
+
     def evaluating(self) -> AbstractContextManager[nn.Module]:
         """The network in evaluation mode, with the weights that are evaluated (averaged, if the recipe says so)."""
 
@@ -96,6 +99,15 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Every group's `lr` = its peak times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
+
+
+def set_recipe(optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
+    """Every group's peak learning rate, weight decay and momentum = the recipe's; what it remembers stays."""
+    rates = learning_rates(recipe)
+    for group in optimizer.param_groups:
+        group.update(peak_lr=rates[group["name"]], weight_decay=recipe.weight_decay)
+        if "momentum" in group:
+            group["momentum"] = recipe.momentum
 
 
 def world_size() -> int:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from workloads.average import Average
-from workloads.engine import make_optimizer, set_learning_rates, world_size
+from workloads.engine import make_optimizer, set_learning_rates, set_recipe, world_size
 from workloads.engine_plain import join_group, share_buffers, summed, under
 from workloads.recipes import Recipe
 
@@ -103,6 +103,9 @@ class DeepSpeedEngine:
         self.deepspeed.step()
         if self._average is not None:
             self._average.update()
+
+    def adopt(self, recipe: Recipe) -> None:
+        set_recipe(self._optimizer, recipe)  # a recipe for DeepSpeed does not change the bound: see `Recipe`
 
     @contextmanager
     def evaluating(self) -> Iterator[nn.Module]:

@@ -12,7 +12,7 @@ from torch._C._distributed_c10d import HashStore
 from torch.nn.parallel import DistributedDataParallel
 
 from workloads.average import Average
-from workloads.engine import AUTOCAST, make_optimizer, set_learning_rates, world_size
+from workloads.engine import AUTOCAST, make_optimizer, set_learning_rates, set_recipe, world_size
 from workloads.recipes import Recipe
 from workloads.rendezvous import join
 
@@ -69,6 +69,10 @@ class PlainEngine:
         self._optimizer.zero_grad(set_to_none=True)
         if self._average is not None:
             self._average.update()
+
+    def adopt(self, recipe: Recipe) -> None:
+        set_recipe(self._optimizer, recipe)
+        self._clip = recipe.clip_grad_norm
 
     @contextmanager
     def evaluating(self) -> Iterator[nn.Module]:

@@ -9,9 +9,39 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from workloads.frozen import Frozen
+
+
+class Change(Frozen):
+    """Other values of a recipe from an epoch on: those with which a network can go on training. The rest stays.
+
+    Attributes:
+        epoch: 0-based; the first that is trained with them.
+    """
+
+    epoch: int = Field(ge=1)
+    lr: float | None = Field(None, gt=0)
+    backbone_lr: float | None = Field(None, gt=0)
+    momentum: float | None = Field(None, ge=0, lt=1)
+    weight_decay: float | None = Field(None, ge=0)
+    dropout: float | None = Field(None, ge=0, lt=1)
+    label_smoothing: float | None = Field(None, ge=0, lt=1)
+    clip_grad_norm: float | None = Field(None, gt=0)
+
+    @model_serializer(mode="wrap")
+    def _given_alone(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        return {key: value for key, value in values.items() if value is not None}
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Field of the recipe -> its new value."""
+        return {key: value for key, value in self if key != "epoch" and value is not None}
+
+
+CHANGEABLE = tuple(name for name in Change.model_fields if name != "epoch")
 
 
 class Recipe(Frozen):
@@ -40,6 +70,7 @@ class Recipe(Frozen):
         freeze: stages (in network order, from the stem) that are not trained; their batch statistics stay fixed.
             Blocks inserted in them are trained.
         divergence: a training loss above this, or not finite, ends the trial as diverged.
+        changes: other values from some epochs on, in their order; `schedule` goes on over all epochs.
     """
 
     name: str = "custom"
@@ -64,10 +95,17 @@ class Recipe(Frozen):
     zero_stage: Literal[0, 1, 2, 3] = 0
     freeze: tuple[str, ...] = ()
     divergence: float = Field(1e4, gt=0)
+    changes: tuple[Change, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes without changes keep the ids they had before there were any.
+        values: dict[str, Any] = write(self)
+        return {key: value for key, value in values.items() if key != "changes" or value}
 
     @model_validator(mode="after")
     def _values_go_together(self) -> Self:
-        wrong = self._schedule_problems() + self._engine_problems()
+        wrong = self._schedule_problems() + self._engine_problems() + self._change_problems()
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
@@ -76,6 +114,31 @@ class Recipe(Frozen):
     def lr_scale(self) -> float:
         """What both learning rates are multiplied by because `batch` is not the one they belong to."""
         return self.batch / self.lr_batch if self.lr_batch else 1.0
+
+    def at(self, epoch: int) -> Recipe:
+        """The recipe by which `epoch` (0-based) is trained, without changes."""
+        values: dict[str, Any] = {"changes": ()}
+        for change in self.changes:
+            values |= change.values if change.epoch <= epoch else {}
+        return self.model_copy(update=values)
+
+    def until(self, epoch: int, step: int = 0) -> Recipe:
+        """The recipe with those changes alone that were used in the first `epoch` epochs and `step` steps more."""
+        used = tuple(change for change in self.changes if (change.epoch, 0) < (epoch, step))
+        return self.model_copy(update={"changes": used})
+
+    def _change_problems(self) -> list[str]:
+        epochs = [change.epoch for change in self.changes]
+        wrong = []
+        if epochs != sorted(set(epochs)) or any(epoch >= self.epochs for epoch in epochs):
+            wrong.append(f"changes must be at rising epochs below epochs={self.epochs}, given {epochs}")
+        if any(not change.values for change in self.changes):
+            wrong.append(f"a change changes something, one of: {', '.join(CHANGEABLE)}")
+        if self.optimizer != "sgd" and any(change.momentum is not None for change in self.changes):
+            wrong.append(f"momentum is for optimizer 'sgd', given changes of it under {self.optimizer!r}")
+        if self.engine != "plain" and any(change.clip_grad_norm is not None for change in self.changes):
+            wrong.append(f"changes of clip_grad_norm need engine 'plain', given {self.engine!r}")
+        return wrong
 
     def _schedule_problems(self) -> list[str]:
         wrong = []

@@ -83,6 +83,7 @@ class RunContext:
         micro_batch: upper bound after out-of-memory decisions; gradients are accumulated to the recipe's batch.
         checkpoint_seconds: also write a checkpoint within an epoch when the last one is older; None: at its end only.
         stop: asked between steps; True means checkpoint and raise `Stopped`.
+        pause_after: a run ends, without `Finished`, when so many epochs are trained and their checkpoint is written.
     """
 
     cache_dir: Path
@@ -93,3 +94,4 @@ class RunContext:
     micro_batch: int | None = None
     checkpoint_seconds: float | None = None
     stop: Callable[[], bool] = lambda: False
+    pause_after: int | None = None

@@ -32,6 +32,7 @@ from workloads.measure import measure
 from workloads.memory import PeakMemory
 from workloads.progress import CheckpointWritten, Diverged, EpochDone, Finished, Progress, Stopped
 from workloads.protocols import Protocol
+from workloads.recipes import Recipe
 from workloads.reproducible import reproducible, seed_for, seed_torch
 from workloads.schedule import lr_factor
 from workloads.spec import ModelSpec, RunContext, TrialSpec
@@ -63,13 +64,16 @@ def train(
         ValueError: spec, source and context do not go together.
     """
     device = torch.device(context.device)
+    last = min(spec.recipe.epochs, context.pause_after or spec.recipe.epochs)
     # Between two yields somebody else's code runs: torch's settings are theirs then.
     with reproducible(device, context.threads):
         trial = _Trial(spec, context, source, initialise)
-    while trial.epoch < spec.recipe.epochs:
+    while trial.epoch < last:
         with reproducible(device, context.threads):
             events = trial.advance()
         yield from events
+    if last < spec.recipe.epochs:
+        return
     with reproducible(device, context.threads):
         finished = trial.finish()
     yield finished
@@ -79,7 +83,7 @@ class _Trial:
     """A trial on its way. All processes of a trial hold one each and do the same things in the same order."""
 
     def __init__(self, spec: TrialSpec, context: RunContext, source: ClipSource, initialise: Initialise | None) -> None:
-        self.spec, self.context, self.recipe = spec, context, spec.recipe
+        self.spec, self.context, self.recipe = spec, context, spec.recipe.at(0)
         self.device = torch.device(context.device)
         self.memory = PeakMemory(self.device)
         fresh, self.started = _fresh_model(spec, initialise)
@@ -100,6 +104,7 @@ class _Trial:
     def advance(self) -> list[Progress]:
         """Train to the end of the epoch, or to the next checkpoint within it."""
         started = perf_counter()
+        self._adopt(self.spec.recipe.at(self.epoch))
         train_mode(self.model, self.recipe.freeze)
         steps = self._micro_batches()
         batches = self.source.training(self.epoch, [part for parts in steps for part in parts])
@@ -126,6 +131,13 @@ class _Trial:
             latency = _latency_ms(self.model, self.spec, self.device)
         metrics = {**self.last.metrics(), "train_loss": self.train_loss, **self.seconds, **self.memory.read()}
         return Finished(metrics, self.last.predictions(self.source), {"latency_ms": latency}, self._notes())
+
+    def _adopt(self, recipe: Recipe) -> None:
+        """Train by `recipe` from here on."""
+        if recipe != self.recipe:
+            self.recipe = recipe
+            self.engine.adopt(recipe)
+            self.model.dropout.p = recipe.dropout or self.spec.backbone.dropout
 
     def _optimizer_step(self, batches: Iterator[Batch], micro_batches: int) -> None:
         """One step on the effective batch; its loss is the mean over the batch, however that is divided."""
@@ -197,7 +209,7 @@ class _Trial:
         path = checkpoints.path_of(self.context.checkpoint_dir, self.epoch * self.steps + self.step)
         if self.engine.rank == 0:
             values = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "train_loss": self.train_loss}
-            checkpoints.save(path, tensors, {"trial": _identity(self.spec), **values})
+            checkpoints.save(path, tensors, {"trial": _identity(self.spec, self.epoch, self.step), **values})
         self.saved_at = perf_counter()
         return CheckpointWritten(self.epoch - 1, path)
 
@@ -205,7 +217,7 @@ class _Trial:
         found = checkpoints.newest(self.context.checkpoint_dir)
         if found is None:
             return
-        if found.values["trial"] != _identity(self.spec):
+        if found.values["trial"] != _identity(self.spec, found.values["epoch"], found.values["step"]):
             raise ValueError(
                 f"{self.context.checkpoint_dir} holds checkpoints of another trial: give each trial a folder of its own"
             )
@@ -218,11 +230,14 @@ class _Trial:
     def _notes(self) -> tuple[str, ...]:
         notes = [*self.started, *self.source.notes()]
         if self.recipe.lr_scale != 1.0:
-            rates = ", ".join(f"{name} {rate:g}" for name, rate in learning_rates(self.recipe).items())
+            rates = ", ".join(f"{name} {rate:g}" for name, rate in learning_rates(self.spec.recipe).items())
             notes.append(
                 f"batch {self.recipe.batch} is not the recipe's {self.recipe.lr_batch}: "
                 f"learning rates were scaled linearly by {self.recipe.lr_scale:g} ({rates})"
             )
+        for change in self.spec.recipe.changes:
+            values = ", ".join(f"{name} {value:g}" for name, value in change.values.items())
+            notes.append(f"from epoch {change.epoch} (0-based) on: {values}")
         if self.batch != self.recipe.batch:
             notes.append(f"only {self.batch} training clips: every step saw all of them, not {self.recipe.batch}")
         return tuple(notes)
@@ -295,8 +310,11 @@ def _latency_ms(model: nn.Module, spec: TrialSpec, device: torch.device) -> tupl
     return measure(model, clip, warmup=0, samples=samples).latency_ms
 
 
-def _identity(spec: TrialSpec) -> str:
-    """What must agree between a checkpoint and the trial that resumes it; engines share the format."""
-    recipe = spec.recipe.model_dump(mode="json", exclude={"name", "engine", "zero_stage"})
+def _identity(spec: TrialSpec, epoch: int, step: int) -> str:
+    """What must agree between a checkpoint and the trial that resumes it; engines share the format.
+
+    Changes of the recipe that come later do not count: trials that differ in those alone are the same up to there.
+    """
+    recipe = spec.recipe.until(epoch, step).model_dump(mode="json", exclude={"name", "engine", "zero_stage"})
     start = () if spec.start is None else (spec.start.sha256, spec.start.inflate)
     return content_key(spec.model.to_json(), recipe, spec.seed, *start)

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.common import span
-from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
+from orchestrator.events import AttemptFailed, Ended, Event, Paused, Progressed, Started
 from orchestrator.failures import STOPPED_EARLY, Cause
 from orchestrator.plan import Arm, Plan
 from workloads.progress import EpochDone
@@ -71,6 +71,8 @@ class Progress:
             self._running[event.trial_id] = (began, f"epoch {event.progress.epoch + 1}")
         elif isinstance(event, AttemptFailed) and event.cause is not Cause.STOPPED_EARLY:
             self._note(f"{self._label(event.trial_id)}: {event.cause.value}: {event.message}", retried=event.retried)
+        elif isinstance(event, Paused):
+            self._running.pop(event.trial_id, None)
         elif isinstance(event, Ended):
             self._end(event)
 

@@ -2,8 +2,8 @@
 
 An executor takes attempts that are ready to run and yields events, in order per trial, until each trial has ended:
 `Started`, any number of `Progressed`, possibly `AttemptFailed` followed by another `Started`, then exactly one
-`Ended`. Executors never touch the ledger, decide retries through `failures.decide` only, and run
-`worker.run_attempt` whatever the engine, so that the same trial gives the same bits.
+`Ended`, or one `Paused` where the attempt says so. Executors never touch the ledger, decide retries through
+`failures.decide` only, and run `worker.run_attempt` whatever the engine, so that the same trial gives the same bits.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Attempt:
             trials are not watched.
         stop_file: when it exists, checkpoint and stop; how a cancel reaches workers on other machines.
         early_file: the same for this trial alone, by a search's scheduler; holds the reason.
+        pause_after: the attempt ends with `Paused` when so many epochs of the trial are trained; None: with the trial.
     """
 
     trial_id: str
@@ -70,6 +71,7 @@ class Attempt:
     hang_seconds: float | None = None
     stop_file: Path | None = None
     early_file: Path | None = None
+    pause_after: int | None = None
 
 
 # Called by an executor that has room: attempts to run besides those it was given, none at the moment, or None: no

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import psutil
 
-from orchestrator.events import AttemptFailed, Ended, Event
+from orchestrator.events import AttemptFailed, Ended, Event, Paused
 from orchestrator.execution.base import Attempt, StopFile
 from orchestrator.execution.worker import hang_marker, run_attempt, watched
 from orchestrator.failures import Cause
@@ -109,7 +109,7 @@ def supervise(attempt: Attempt, crew: Crew, stop: Callable[[], bool]) -> Iterato
                     verdict.hear(rank, event)
                 else:
                     yield event
-                if isinstance(event, Ended):
+                if isinstance(event, Ended | Paused):
                     return
             failed = verdict.reached(lost=crew.lost())
             if failed is not None:

@@ -26,7 +26,7 @@ from queue import SimpleQueue
 from typing import Any, Self
 
 from orchestrator.errors import LongrangeError
-from orchestrator.events import AttemptFailed, Ended, Event, Started
+from orchestrator.events import AttemptFailed, Ended, Event, Paused, Started
 from orchestrator.execution.base import Attempt, Further, Resources, StopFile, follow_up, nothing_further
 from orchestrator.execution.group import supervise
 from orchestrator.execution.ray_address import check_answers, loopback
@@ -249,7 +249,7 @@ class _Listener(_Unsaved, tune.Callback):  # type: ignore[misc]
             if isinstance(event, AttemptFailed):
                 self._follow(self._feed.settle(trial.trial_id, event.trial_id), event)
                 continue
-            if isinstance(event, Ended):
+            if isinstance(event, Ended | Paused):
                 self._feed.settle(trial.trial_id, event.trial_id)
             self._events.put(event)
 

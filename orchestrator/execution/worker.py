@@ -9,11 +9,12 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
+from orchestrator.events import AttemptFailed, Ended, Event, Paused, Progressed, Started
 from orchestrator.execution.base import Attempt, StopFile
 from orchestrator.failures import Cause
 from orchestrator.provenance import environment
@@ -22,6 +23,7 @@ from workloads.progress import BadData, Diverged, EpochDone, Finished, Progress,
 from workloads.spec import RunContext, TrialSpec
 
 HANGING_EXIT = 75
+HISTORY_FILE = "history.jsonl"
 
 # What allocators say when memory ends; they share no exception class.
 OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "not enough memory", "std::bad_alloc")
@@ -32,8 +34,8 @@ def run_attempt(attempt: Attempt, stop: Callable[[], bool] = lambda: False, *, r
 
     Of several processes that train a trial together (see `group`), each runs this, and `rank` 0 keeps the history.
 
-    Yields `Started`, `Progressed` and finally `Ended` (finished) or `AttemptFailed` (undecided: the executor asks the
-    failure table). Raises nothing that a trial can cause.
+    Yields `Started`, `Progressed` and finally `Ended` (finished), `Paused` or `AttemptFailed` (undecided: the executor
+    asks the failure table). Raises nothing that a trial can cause.
     """
 
     def failed(cause: Cause, error: BaseException) -> AttemptFailed:
@@ -120,6 +122,7 @@ def _run(attempt: Attempt, stop: Callable[[], bool], rank: int) -> Iterator[Even
         data_workers=attempt.resources.loading_threads,
         micro_batch=attempt.micro_batch,
         stop=stop,
+        pause_after=attempt.pause_after,
     )
     yield Started(
         trial_id=attempt.trial_id,
@@ -128,11 +131,11 @@ def _run(attempt: Attempt, stop: Callable[[], bool], rank: int) -> Iterator[Even
         host=socket.gethostname(),
         device=context.device,
         micro_batch=attempt.micro_batch,
-        environment=environment(),
+        environment=_environment(attempt.resources.workers),
     )
     workload = spec.workload.open()
     workload.prepare(context)
-    history = History(attempt.checkpoint_dir / "history.jsonl")
+    history = History(attempt.checkpoint_dir / HISTORY_FILE)
     for progress in workload.run(spec, context):
         now = time.time()
         for epoch in history.before(progress):
@@ -143,6 +146,16 @@ def _run(attempt: Attempt, stop: Callable[[], bool], rank: int) -> Iterator[Even
         if rank == 0:
             history.add(progress)
         yield Progressed(attempt.trial_id, attempt.number, now, progress)
+    if attempt.pause_after is None:
+        raise RuntimeError(f"the workload {spec.workload.name!r} ended the trial without a result")
+    for epoch in history.rest():
+        yield Progressed(attempt.trial_id, attempt.number, time.time(), epoch, replayed=True)
+    yield Paused(attempt.trial_id, attempt.number, time.time())
+
+
+def _environment(workers: int) -> Mapping[str, Any]:
+    """Where the trial runs; how many train it together is a fact of that too, where it is more than one."""
+    return environment() if workers == 1 else {**environment(), "workers": workers}
 
 
 class History:
@@ -162,12 +175,23 @@ class History:
         known, self._known = self._known, {}
         return [known[epoch] for epoch in sorted(known) if epoch < first]
 
+    def rest(self) -> list[EpochDone]:
+        """The epochs of earlier attempts, if this one had nothing to add to them."""
+        known, self._known = self._known, {}
+        return [known[epoch] for epoch in sorted(known)]
+
     def add(self, progress: Progress) -> None:
         """Keep an epoch; called before the checkpoint that follows it is written."""
         if isinstance(progress, EpochDone):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(f"\n{json.dumps(asdict(progress))}\n")  # a line of its own, also after half a one
+
+    def hand_on(self, heir: History, epochs: int) -> None:
+        """Give another trial, which goes on from this one's checkpoint, the first `epochs` epochs."""
+        for epoch in range(epochs):
+            if epoch in self._known and epoch not in heir._known:
+                heir.add(self._known[epoch])
 
 
 def _read(path: Path) -> dict[int, EpochDone]:

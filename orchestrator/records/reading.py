@@ -18,6 +18,7 @@ from orchestrator.records.schema import (
     Base,
     CheckpointRow,
     ClipSetRow,
+    EnvironmentRow,
     EpochMetricRow,
     LeaseRow,
     PredictionsRow,
@@ -143,17 +144,20 @@ def timings(connection: Connection, device: str | None, arm_ids: set[str] | None
     seconds = (AttemptRow.ended_at - AttemptRow.started_at).label("seconds")
     found = (
         select(TrialRow.arm_id, ArmRow.workload, AttemptRow.device, seconds)
-        .add_columns(TrialRow.estimated_seconds, ArmRow.spec, ArmRow.profile)
+        .add_columns(TrialRow.estimated_seconds, ArmRow.spec, ArmRow.profile, AttemptRow.environment_id)
         .join(TrialRow, TrialRow.trial_id == AttemptRow.trial_id)
         .join(ArmRow, ArmRow.arm_id == TrialRow.arm_id)
         .where(AttemptRow.outcome == State.FINISHED, AttemptRow.number == 1, AttemptRow.device.is_not(None))
+        .where(func.coalesce(AttemptRow.first_epoch, 0) == 0)  # others went on from another trial's checkpoint
         .order_by(AttemptRow.ended_at.desc())
         .limit(TIMINGS)
     )
     if device is not None:
         found = found.where(AttemptRow.device == device)
-    rows = (Timing(**row) for row in connection.execute(found).mappings())
-    return [row for row in rows if arm_ids is None or row.arm_id in arm_ids]
+    facts = select(EnvironmentRow.environment_id, EnvironmentRow.facts)
+    workers = {row.environment_id: row.facts.get("workers", 1) for row in connection.execute(facts)}
+    rows = [dict(row) for row in connection.execute(found).mappings() if arm_ids is None or row["arm_id"] in arm_ids]
+    return [Timing(workers=workers.get(row.pop("environment_id"), 1), **row) for row in rows]
 
 
 def predictions(connection: Connection, trial_ids: Sequence[str]) -> dict[str, Predictions]:

@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
+from orchestrator.events import AttemptFailed, Ended, Event, Paused, Progressed, Started
+from orchestrator.failures import Cause
 from orchestrator.records.schema import ENDED, IMMUTABLE, TRANSITIONS, State
 from orchestrator.trial import ID_DIGITS, canonical_json
 from workloads.progress import CheckpointWritten, EpochDone, Finished, Predictions
 
 Row = dict[str, Any]
 MESSAGE_LIMIT = 100_000  # characters of one message or traceback
+PAUSED = "paused"  # the outcome of an attempt that was to go no further; no failure, so it has no cause
 
 
 @dataclass
@@ -62,7 +64,7 @@ class Fold:
             self.refused.add(event.trial_id)
             return
         attempt = self.attempts.get((event.trial_id, event.attempt))
-        if attempt is not None and attempt["ended_at"] is not None:
+        if attempt is not None and attempt["ended_at"] is not None and not _ends_paused(event, attempt):
             return
         match event:
             case Started():
@@ -71,6 +73,8 @@ class Fold:
                 self._progressed(event, trial)
             case AttemptFailed():
                 self._failed(event, trial)
+            case Paused():
+                self._begin(event, trial).update(ended_at=event.at, outcome=PAUSED)
             case Ended():
                 self._ended(event, trial)
 
@@ -125,7 +129,7 @@ class Fold:
         attempt = self.attempts.get(key)
         if attempt is not None:
             self.changed_attempts.add(key)
-            attempt.update(ended_at=event.at, outcome=state.value)
+            attempt.update(ended_at=attempt["ended_at"] or event.at, outcome=state.value)
             attempt["cause"] = attempt["cause"] or (event.cause and event.cause.value)
             attempt["message"] = attempt["message"] or event.message[:MESSAGE_LIMIT] or None
         self.changed_trials.add(event.trial_id)
@@ -151,6 +155,11 @@ class Fold:
         key = digest(canonical_json(dict(facts)).encode())
         self.environments.setdefault(key, {"environment_id": key, "facts": dict(facts)})
         return key
+
+
+def _ends_paused(event: Event, attempt: Row) -> bool:
+    """Whether the trial ends although none of its attempts runs: its last one was paused, or lost after that."""
+    return isinstance(event, Ended) and attempt["outcome"] in (PAUSED, Cause.LOST)
 
 
 def new_attempt(trial_id: str, number: int, owner: str, at: float) -> Row:

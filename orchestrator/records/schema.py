@@ -176,7 +176,7 @@ class AttemptRow(Base):
     owner: Mapped[str] = mapped_column(String(100))  # the driver that ran it
     started_at: Mapped[float]
     ended_at: Mapped[float | None]
-    outcome: Mapped[str | None] = mapped_column(String(20))  # a final State, "lost", or "retried"
+    outcome: Mapped[str | None] = mapped_column(String(20))  # a final State, "lost", "paused", or "retried"
     cause: Mapped[str | None] = mapped_column(String(40))  # orchestrator.failures.Cause
     message: Mapped[str | None] = mapped_column(Text)
     traceback: Mapped[str | None] = mapped_column(Text)

@@ -142,6 +142,7 @@ class Timing:
     estimated_seconds: float | None
     spec: Mapping[str, Any]  # the arm's
     profile: Mapping[str, Any] | None
+    workers: int = 1
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.errors import NoLedger, SweepError
 from orchestrator.plan import Arm, Plan, Profiler, make_plan
 from orchestrator.price import Pricer
-from orchestrator.search.space import Search
+from orchestrator.search.space import CHANGES, Search
 from orchestrator.sweep import Sweep, parse_sweep
 from orchestrator.trial import canonical_json
 from workloads.spec import ModelSpec
@@ -58,6 +58,9 @@ def plan_search(
         return make_plan(listed, profiler=profiler, pricer=pricer, source=source)
 
     made = planned(drawn)
+    if search.scheduler == "pbt":
+        _refuse_useless_decisions(search, made, source)
+        planned([_changed_once(search)])  # what may not change under this recipe is said now, not during the run
     facts = {
         "configurations": search.configurations,
         "drawn": [dict(setting) for setting in drawn],
@@ -110,6 +113,12 @@ def drawn(sweep: Sweep, ledger: str | Path | None) -> list[Setting]:
     return list(known.definition["drawn"]) if sweep.search.continues(before) else []
 
 
+def epochs_of(plan: Plan) -> int:
+    """How many epochs the configurations of a plan are trained, as its base says."""
+    base = next((arm for arm in plan.arms if not arm.is_control and not arm.settings), plan.control)
+    return base.spec.recipe.epochs
+
+
 def arm_of(plan: Plan, setting: Setting) -> Arm | None:
     """The arm that a drawn setting became, or is a duplicate of; None if it was rejected."""
     wanted = canonical_json(dict(setting))
@@ -134,6 +143,22 @@ def _search_of(sweep: Sweep) -> Search:
     if sweep.search is None:
         raise ValueError(f"the sweep {sweep.name!r} has no search")
     return sweep.search
+
+
+def _refuse_useless_decisions(search: Search, made: Plan, source: str) -> None:
+    epochs = epochs_of(made)
+    wrong = []
+    if search.interval >= epochs:
+        wrong.append(f"search.interval: no decision falls into recipe.epochs={epochs}, given {search.interval}")
+    if made.control.spec.recipe.changes or any(arm.spec.recipe.changes for arm in made.arms if not arm.settings):
+        wrong.append("base.recipe.changes: pbt finds out what to change and when; leave them out")
+    if wrong:
+        raise SweepError(source, wrong)
+
+
+def _changed_once(search: Search) -> Setting:
+    first, *_, last = search.corners()
+    return {**first, CHANGES: [{"epoch": search.interval, **{path.partition(".")[2]: last[path] for path in last}}]}
 
 
 def _at_most(corners: Plan, configurations: int, source: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.errors import UserError
 from orchestrator.events import Ended, Event, Progressed
@@ -32,8 +32,31 @@ Admit = Callable[[Plan, Arm | None], Attempt | None]  # records the plan; None: 
 EARLY_FILE = "stop-early"
 
 
-class SearchRun:
+class Searching(Protocol):
     """One driver's part of a search. Its methods may be called from several threads.
+
+    Attributes:
+        admitted: trials that it has made this driver's.
+        left: configurations that nobody has drawn yet.
+    """
+
+    admitted: int
+
+    @property
+    def left(self) -> int: ...
+
+    def watched(self, attempts: Sequence[Attempt]) -> list[Attempt]:
+        """Those of the attempts that run at once, as the search wants them."""
+
+    def further(self) -> list[Attempt] | None:
+        """See `execution.base.Further`."""
+
+    def event(self, event: Event) -> Sequence[Event]:
+        """Hear what happens to a trial; the ends of others that the search decided."""
+
+
+class SearchRun:
+    """Draws configurations one by one, and stops the trials that a scheduler says. See `Searching`.
 
     Args:
         plan: with what was drawn before.
@@ -74,16 +97,17 @@ class SearchRun:
                     return [attempt]
             return None
 
-    def event(self, event: Event) -> None:
-        """Hear what happens to a trial; may ask it to stop."""
+    def event(self, event: Event) -> Sequence[Event]:
+        """Hear what happens to a trial; may ask it to stop. See `Searching`."""
         with self._lock:
             number = self._numbers.get(event.trial_id)
             if number is None:
-                return
+                return ()
             if isinstance(event, Progressed) and isinstance(event.progress, EpochDone):
                 self._judge(event.trial_id, number, event.progress)
             elif isinstance(event, Ended):
                 self._end(event, number)
+            return ()
 
     def _draw(self) -> Attempt | None:
         setting = self._proposals.draw()
@@ -108,10 +132,7 @@ class SearchRun:
         return replace(attempt, early_file=file)
 
     def _judge(self, trial_id: str, number: int, done: EpochDone) -> None:
-        search, value = self._search, done.metrics.get(self._search.metric)
-        if value is None:
-            known = ", ".join(sorted(done.metrics))
-            raise UserError(f"search.metric {search.metric!r} is not measured after an epoch; there are: {known}")
+        search, value = self._search, judged(self._search, done)
         epochs = done.epoch + 1
         self._proposals.report(number, epochs, value)
         file = self._files[trial_id]
@@ -131,7 +152,7 @@ class SearchRun:
     def _recall(self, setting: Setting) -> None:
         arm = arm_of(self._plan, setting)
         past = self._past(arm)
-        trial_id = _trial_id(arm)
+        trial_id = trial_id_of(arm)
         repeated = past.state == "open" and (trial_id in self._numbers or trial_id in self._references())
         self._proposals.recall(setting, replace(past, state="failed") if repeated else past)
         if past.state == "open" and not repeated and trial_id is not None:
@@ -139,32 +160,46 @@ class SearchRun:
 
     def _references(self) -> set[str | None]:
         """The control and the base: trained to the end whatever they do."""
-        return {_trial_id(arm) for arm in self._plan.arms if not arm.settings}
+        return {trial_id_of(arm) for arm in self._plan.arms if not arm.settings}
 
     def _past(self, arm: Arm | None) -> Past:
-        """What the ledger says of an arm's trial."""
-        trial_id = _trial_id(arm)
-        if trial_id is None:
-            return Past({}, "failed")
-        known = self._ledger.standing([trial_id]).get(trial_id)
-        if known is None:
-            return Past({})
-        row = self._ledger.trial(trial_id)
-        metric = self._search.metric
-        epochs = {
-            one["epoch"] + 1: one["value"]
-            for one in row["epochs"]
-            if one["name"] == metric and one["value"] is not None
-        }
-        if known.state is State.FINISHED:
-            value = next((one["value"] for one in row["results"] if one["name"] == metric), None)
-            return Past(epochs, "finished", value)
-        if is_stopped_early(known.state, row["attempts"][-1]["cause"] if row["attempts"] else None):
-            return Past(epochs, "stopped_early")
-        return Past(epochs, "failed" if known.state in ENDED - {State.CANCELLED} else "open")
+        return past_of(self._ledger, trial_id_of(arm), self._search.metric)
 
 
-def _trial_id(arm: Arm | None) -> str | None:
+def past_of(ledger: Ledger, trial_id: str | None, metric: str) -> Past:
+    """What the ledger says of a trial; of None, which a rejected configuration has, that it failed."""
+    if trial_id is None:
+        return Past({}, "failed")
+    known = ledger.standing([trial_id]).get(trial_id)
+    if known is None:
+        return Past({})
+    row = ledger.trial(trial_id)
+    epochs = {
+        one["epoch"] + 1: one["value"] for one in row["epochs"] if one["name"] == metric and one["value"] is not None
+    }
+    if known.state is State.FINISHED:
+        value = next((one["value"] for one in row["results"] if one["name"] == metric), None)
+        return Past(epochs, "finished", value)
+    if is_stopped_early(known.state, row["attempts"][-1]["cause"] if row["attempts"] else None):
+        return Past(epochs, "stopped_early")
+    return Past(epochs, "failed" if known.state in ENDED - {State.CANCELLED} else "open")
+
+
+def judged(search: Search, done: EpochDone) -> float:
+    """The metric after an epoch.
+
+    Raises:
+        UserError: the workload does not measure it.
+    """
+    value = done.metrics.get(search.metric)
+    if value is None:
+        known = ", ".join(sorted(done.metrics))
+        raise UserError(f"search.metric {search.metric!r} is not measured after an epoch; there are: {known}")
+    return value
+
+
+def trial_id_of(arm: Arm | None) -> str | None:
+    """The one trial of an arm of a search."""
     return None if arm is None else arm.trials()[0].trial_id
 
 

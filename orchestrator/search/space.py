@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, product
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from workloads.frozen import Frozen
+from workloads.recipes import CHANGEABLE
 
 SEARCH_SEED = 1000  # not among the seeds that a sweep counts from 0: what was selected is not what is compared
 MOST_CORNERS = 64
+CHANGES = "recipe.changes"  # where a member of a population says how it was changed on its way
 
 
 class Dimension(Frozen):
@@ -66,15 +68,21 @@ class Search(Frozen):
 
     Attributes:
         space: dotted path -> what it may be; set in the order written.
-        configurations: how many to draw; the base itself and the control are trained besides, never stopped.
+        configurations: how many to draw; the base itself and the control are trained besides, never stopped. Of `pbt`
+            the size of the population.
         sampler: `random` (each drawn alone) or `tpe` (Optuna's: draws where earlier ones did well).
         scheduler: who stops trials early: `asha` (asynchronous successive halving), `hyperband` (several brackets of
-            it), `median` (worse than the median at that epoch), `none`.
+            it), `median` (worse than the median at that epoch), `none`; or `pbt` (population based training), which
+            lets the worst go on from a better one's checkpoint under changed settings.
         metric: judged after every epoch.
         mode: whether high or low is good.
         grace_epochs: nobody is stopped before.
         reduction: `asha` and `hyperband` let one of so many go on at each rung.
-        concurrent: how many are drawn before the first of them has ended.
+        interval: of `pbt`: epochs between its decisions.
+        quantile: of `pbt`: the share of the population that is replaced, and the share that it is replaced by.
+        resample: of `pbt`: the probability that a setting is drawn anew, where it is otherwise multiplied.
+        perturb: of `pbt`: by one of these, within its bounds; a `choice` is drawn anew.
+        concurrent: how many are drawn before the first of them has ended; `pbt` needs its whole population.
         seed: of the trials and of the sampler; other than the sweep's `seeds`, which are for the comparison afterwards.
         confirm: how many of the best go into `best.yaml`, a sweep that compares them with the control over all seeds.
     """
@@ -82,18 +90,45 @@ class Search(Frozen):
     space: dict[str, Dimension] = Field(min_length=1)
     configurations: int = Field(20, ge=1, le=10_000)
     sampler: Literal["random", "tpe"] = "tpe"
-    scheduler: Literal["none", "asha", "hyperband", "median"] = "asha"
+    scheduler: Literal["none", "asha", "hyperband", "median", "pbt"] = "asha"
     metric: str = "top1_percent"
     mode: Literal["max", "min"] = "max"
     grace_epochs: int = Field(1, ge=1)
     reduction: int = Field(3, ge=2)
+    interval: int = Field(1, ge=1)
+    quantile: float = Field(0.25, gt=0, le=0.5)
+    resample: float = Field(0.25, ge=0, le=1)
+    perturb: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.8, 1.25)
     concurrent: int = Field(4, ge=1)
     seed: int = Field(SEARCH_SEED, ge=0)
     confirm: int = Field(3, ge=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _population_is_drawn_at_random(cls, given: Any) -> Any:
+        is_population = isinstance(given, Mapping) and given.get("scheduler") == "pbt"
+        return {"sampler": "random", **given} if is_population else given
+
+    @model_validator(mode="after")
+    def _can_be_a_population(self) -> Self:
+        if self.scheduler != "pbt":
+            return self
+        wrong = []
+        if self.configurations < 2:
+            wrong.append(f"configurations must be at least 2 for a population, given {self.configurations}")
+        if self.sampler != "random":
+            wrong.append(f"pbt draws its population at random, given sampler {self.sampler!r}")
+        allowed = [f"recipe.{name}" for name in CHANGEABLE]
+        for path in self.space:
+            if path not in allowed:
+                wrong.append(f"{path} cannot change during training, as pbt does; it can: {', '.join(allowed)}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
     def continues(self, before: Search) -> bool:
         """Whether it goes on with what `before` drew: only how many in all, at once and to confirm may differ."""
-        free = {"configurations", "concurrent", "confirm"}
+        free = {"concurrent", "confirm"} | (set() if self.scheduler == "pbt" else {"configurations"})
         return self.model_dump(exclude=free) == before.model_dump(exclude=free)
 
     def corners(self) -> list[Mapping[str, Any]]:

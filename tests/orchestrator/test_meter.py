@@ -25,15 +25,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def attempt(name: str) -> Attempt:
     needs = Resources(cpus=2.0, gpus=1.0, workers=3)
-    return Attempt(name, {}, 1, Path(), Path(), needs, estimated_macs=100.0)
+    return Attempt(name, {"recipe": {"epochs": 4}}, 1, Path(), Path(), needs, estimated_macs=100.0)
 
 
 def started(name: str, hours: float) -> Event:
     return Started(name, 1, hours * 3600, "host", "cpu")
 
 
-def epoch(name: str, hours: float) -> Event:
-    return Progressed(name, 1, hours * 3600, EpochDone(0, {}, 1.0))
+def epoch(name: str, hours: float, *, replayed: bool = False) -> Event:
+    return Progressed(name, 1, hours * 3600, EpochDone(0, {}, 1.0), replayed=replayed)
 
 
 def ended(name: str, hours: float, state: str = "finished") -> Event:
@@ -57,6 +57,12 @@ def ended(name: str, hours: float, state: str = "finished") -> Event:
             [ended("a", 0.1), epoch("b", 0.1), ended("b", 0.2)],
             "executed_macs: 200 of 150",
             id="macs",
+        ),
+        pytest.param(
+            {"executed_macs": 50.0},
+            [epoch("a", 0.1), ended("a", 0.1, "cancelled"), epoch("b", 0.2, replayed=True), epoch("b", 0.3)],
+            "executed_macs: 50 of 50",
+            id="macs of trained epochs alone",
         ),
         pytest.param(
             {"max_failures": 1},

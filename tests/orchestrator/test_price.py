@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from orchestrator.plan import make_plan
 from orchestrator.price import ASSUMED_RATE, PastTrial, Pricer, clip_passes, prediction_error
 from orchestrator.sweep import parse_sweep
-from workloads.spec import TrialSpec
+from workloads.spec import ModelSpec, TrialSpec
 
 WORKLOAD = {"name": "digits", "train_clips": 100, "validation_clips": 30}
+
+BASE = {"workload": WORKLOAD, "insertion": {"res3": [0]}, "block": "nl"}
 
 
 def spec(**base: Any) -> TrialSpec:
@@ -51,7 +54,7 @@ def test_the_pricer_knows_how_far_off_earlier_plans_were() -> None:
         PastTrial("a", "digits", "cpu", 1e9, seconds, predicted) for seconds, predicted in [(2, 1), (2, 3), (2, 4)]
     ]
     assert Pricer(trials).error == 0.5
-    assert Pricer(trials, device="cuda").error is None
+    assert Pricer(trials, devices=["cuda"]).error is None
     assert Pricer([PastTrial("a", "digits", "cpu", 1e9, 2.0)]).error is None
 
 
@@ -60,7 +63,7 @@ def test_an_assumption_is_said_to_be_one() -> None:
     assert found.macs == 630e6
     assert found.seconds == 630e6 / ASSUMED_RATE["cpu"]
     assert found.basis == "assumed 1.0e+10 MAC/s on cpu"
-    assert price(Pricer(device="cuda")).seconds == 630e6 / ASSUMED_RATE["cuda"]
+    assert price(Pricer(), device="cuda").seconds == 630e6 / ASSUMED_RATE["cuda"]
 
 
 def test_memory_is_weights_and_their_state_and_a_batch_of_activations() -> None:
@@ -97,3 +100,40 @@ def test_the_error_of_predictions_is_their_median_relative_error() -> None:
     assert prediction_error([(10.0, 20.0), (30.0, 20.0), (22.0, 20.0)]) == 0.5
     assert prediction_error([(1.0, 0.0)]) is None
     assert prediction_error([]) is None
+
+
+def test_several_workers_are_as_many_times_as_fast_and_share_the_batch() -> None:
+    one, four = price(Pricer()), price(Pricer(), workers=4)
+    assert four.seconds == one.seconds / 4
+    assert four.memory_bytes == 1_000 * 16 + 5_000 * 3, "ten clips among four: three at most"
+    assert four.macs == one.macs
+    assert four.basis == "assumed 1.0e+10 MAC/s on cpu, 4 workers as 4 times one"
+
+
+@pytest.mark.parametrize("arm", ["mine", "other"])
+def test_what_several_workers_took_prices_one_and_others(arm: str) -> None:
+    took = PastTrial(arm, "digits", "cpu", macs=630e6, seconds=10.0, workers=2)
+    assert price(Pricer([took])).seconds == 20.0
+    assert price(Pricer([took]), workers=2).seconds == 10.0
+    assert price(Pricer([took]), workers=4).seconds == 5.0
+
+
+def test_device_hours_do_not_depend_on_how_many_workers_share_the_work() -> None:
+    hours = {}
+    for workers in (1, 4):
+        sweep = {"name": "x", "base": BASE, "resources": {"gpus": 1, "workers": workers}}
+        hours[workers] = make_plan(parse_sweep(sweep), profiler=one_million).estimate()["gpu_hours"]
+    assert hours[1] == hours[4] > 0
+
+
+def test_arms_of_one_sweep_are_priced_by_their_own_devices() -> None:
+    rules = [{"when": {"block.name": "nl"}, "gpus": 1}, {"cpus": 1}]
+    plan = make_plan(parse_sweep({"name": "x", "base": BASE, "resources": rules}), profiler=one_million)
+    assert {arm.label: arm.price.basis for arm in plan.arms} == {
+        "none": "assumed 1.0e+10 MAC/s on cpu",
+        "nl": "assumed 1.5e+13 MAC/s on cuda",
+    }
+
+
+def one_million(models: Sequence[ModelSpec]) -> list[dict[str, Any]]:
+    return [{"params": 1_000, "executed_macs": 1_000_000_000, "peak_activation_bytes": 1_000} for _ in models]

@@ -10,17 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
+from search_runs import run
 
 from orchestrator.errors import SweepError
-from orchestrator.events import Ended, Event
-from orchestrator.execution.inline import InlineExecutor
 from orchestrator.launch import write_best
 from orchestrator.overview import overview
 from orchestrator.paths import RunFolder
-from orchestrator.plan import Plan
-from orchestrator.planner import plan_sweep, search_planner
+from orchestrator.planner import plan_sweep
 from orchestrator.records.ledger import Ledger
-from orchestrator.run import Outcome, run_plan
 from orchestrator.search.proposals import Past, Proposals
 from orchestrator.search.space import Search
 from orchestrator.sweep import Sweep, parse_sweep
@@ -52,7 +49,7 @@ def a_sweep(**search: Any) -> Sweep:
         ({"space": {"recipe.lr": {"log_uniform": [0, 1]}}}, "search.space.recipe.lr", "above 0"),
         ({"space": {"recipe.lr": {"choice": [1], "uniform": [0, 1]}}}, "search.space.recipe.lr", "exactly one of"),
         ({"space": {"recipi.lr": {"choice": [1]}}}, "search", "did you mean 'recipe'?"),
-        ({"space": SPACE, "scheduler": "pbt"}, "search.scheduler", "'median', given 'pbt'"),
+        ({"space": SPACE, "scheduler": "best"}, "search.scheduler", "'median' or 'pbt', given 'best'"),
         ({"space": SPACE, "seed": 1}, "(file)", "search.seed 1 is among the sweep's seeds"),
     ],
 )
@@ -137,40 +134,10 @@ def test_schedulers_stop_the_worst_and_never_the_best(scheduler: str) -> None:
     assert min(stopped.values()) >= 1
 
 
-class Watch:
-    """Cancels after so many trials."""
-
-    def __init__(self, executor: InlineExecutor, most: int | None) -> None:
-        self._executor, self._left = executor, most
-
-    def planned(self, plan: Plan, todo: int, reused: int) -> None:
-        """Nothing to show."""
-
-    def event(self, event: Event) -> None:
-        if self._left is not None and isinstance(event, Ended):
-            self._left -= 1
-            if not self._left:
-                self._executor.cancel()
-
-
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger.open(tmp_path / "ledger.db") as opened:
         yield opened
-
-
-def run(sweep: Sweep, ledger: Ledger, folder: Path, *, kill_after: int | None = None) -> Outcome:
-    plan = plan_sweep(sweep, profiled=False, ledger=folder / "ledger.db")
-    with InlineExecutor() as executor:
-        return run_plan(
-            plan,
-            ledger=ledger,
-            executor=executor,
-            checkpoints=folder / "checkpoints",
-            cache=folder / "cache",
-            observer=Watch(executor, kill_after),
-            replan=search_planner(sweep, profiled=False),
-        )
 
 
 def drawn_settings(ledger: Ledger) -> list[Mapping[str, Any]]:

@@ -77,20 +77,26 @@ class ScriptedRun:
         saved = context.checkpoint_dir / "state.json"
         first = json.loads(saved.read_text())["epoch"] + 1 if saved.exists() else 0
         script = self.config.script if not self.config.seeds or spec.seed in self.config.seeds else "finish"
-        for epoch in range(first, spec.recipe.epochs):
+        for epoch in range(first, min(spec.recipe.epochs, context.pause_after or spec.recipe.epochs)):
             if context.stop():
                 raise Stopped("asked to stop")
             time.sleep(self.config.epoch_seconds)
             self._act(script, epoch, context)
-            rated = {"rate": _rate(spec) + epoch} if script == "rated" else {}
+            rated = {"rate": _rate(spec, epoch) + epoch} if script == "rated" else {}
             yield EpochDone(epoch, {"train_loss": 1.0 / (epoch + 1), "top1_percent": 10.0 * epoch, **rated}, 0.01)
             saved.parent.mkdir(parents=True, exist_ok=True)
             aside = saved.with_name(f"{saved.name}.{os.getpid()}")  # a kill in the middle leaves the old one
             aside.write_text(json.dumps({"epoch": epoch}))
             aside.replace(saved)
             yield CheckpointWritten(epoch, saved)
+        if (context.pause_after or spec.recipe.epochs) < spec.recipe.epochs:
+            return
         result = _result(spec, first)
-        yield replace(result, metrics={**result.metrics, "rate": _rate(spec)}) if script == "rated" else result
+        yield (
+            replace(result, metrics={**result.metrics, "rate": _rate(spec, spec.recipe.epochs)})
+            if script == "rated"
+            else result
+        )
 
     def _act(self, script: str, epoch: int, context: RunContext) -> None:
         if epoch != 1:
@@ -127,9 +133,9 @@ def _fill_memory(clips: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def _rate(spec: TrialSpec) -> float:
+def _rate(spec: TrialSpec, epoch: int) -> float:
     """Highest at a learning rate of 0.02: something for a search to find."""
-    return 50.0 - 10.0 * abs(math.log10(spec.recipe.lr / 0.02))
+    return 50.0 - 10.0 * abs(math.log10(spec.recipe.at(epoch).lr / 0.02))
 
 
 def _break(script: str) -> None:

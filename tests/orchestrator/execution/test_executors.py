@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
+from orchestrator.events import AttemptFailed, Ended, Event, Paused, Progressed, Started
 from orchestrator.execution.base import Attempt, Executor
 from orchestrator.execution.inline import InlineExecutor
 from orchestrator.failures import Cause
@@ -75,6 +75,26 @@ def epochs(events: list[Event]) -> list[int]:
     trained = [event.progress.epoch for event in told if not event.replayed]
     assert len(set(trained)) == len(trained)
     return list(dict.fromkeys(event.progress.epoch for event in told))
+
+
+def test_a_trial_can_pause_and_go_on(executor: Executor, attempts: Attempts) -> None:
+    todo = [dataclasses.replace(attempt, pause_after=2) for attempt in attempts()]
+    paused: list[Attempt] = []
+    told: list[Event] = []
+
+    def further() -> list[Attempt] | None:
+        going_on, paused[:] = paused[:], []
+        return None if sum(isinstance(event, Ended) for event in told) == len(todo) else going_on
+
+    for event in executor.run(todo, further):
+        told.append(event)
+        if isinstance(event, Paused):
+            (before,) = [attempt for attempt in todo if attempt.trial_id == event.trial_id]
+            paused.append(dataclasses.replace(before, number=2, pause_after=None))
+    for events in by_trial(told).values():
+        kinds = [type(event) for event in events if not isinstance(event, Progressed)]
+        assert kinds == [Started, Paused, Started, Ended]
+        assert epochs(events) == [0, 1, 2]
 
 
 def test_every_trial_starts_once_and_ends_once_with_all_epochs(executor: Executor, attempts: Attempts) -> None:

@@ -14,7 +14,7 @@ import pytest
 from ledger_rows import claimed, everything, failed, rows, series, states
 
 from orchestrator.errors import UserError
-from orchestrator.events import Event, Progressed
+from orchestrator.events import Ended, Event, Paused, Progressed
 from orchestrator.failures import Cause
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.schema import (
@@ -265,6 +265,37 @@ class TestEvents:
         assert ledger.past_seconds("NVIDIA H200") == []
         assert ledger.past_seconds(arm_ids=["f" * 16]) == []
         assert len(ledger.past_seconds(arm_ids=[timing.arm_id])) == 1
+
+    def test_timings_are_not_of_trials_that_took_over_epochs_and_say_how_many_workers(
+        self, ledger: Ledger, sample: Any
+    ) -> None:
+        heir, shared, *_ = claimed(ledger, sample)
+        begun, *rest = sample.whole(heir)
+        taken_over = Progressed(heir, 1, 101.0, EpochDone(0, {"train_loss": 1.0}, 1.0), replayed=True)
+        rest = [event for event in rest if not (isinstance(event, Progressed) and event.progress.epoch == 0)]
+        first, *others = sample.whole(shared)
+        two = replace(first, environment={**first.environment, "workers": 2})
+        ledger.apply([begun, taken_over, *rest, two, *others], "driver")
+        (timing,) = ledger.past_seconds("cpu")
+        assert (timing.workers, timing.seconds) == (2, 3.0)
+
+    def test_a_paused_trial_goes_on_or_ends(self, ledger: Ledger, sample: Any) -> None:
+        goes_on, ends, lost, *_ = claimed(ledger, sample)
+        for trial_id in (goes_on, ends, lost):
+            ledger.apply([sample.started(trial_id), Paused(trial_id, 1, 102.0)], "driver")
+            (attempt,) = ledger.trial(trial_id)["attempts"]
+            assert (attempt["outcome"], attempt["ended_at"], attempt["cause"]) == ("paused", 102.0, None)
+            assert ledger.standing([trial_id])[trial_id].state == State.RUNNING
+        ledger.apply([sample.started(goes_on, attempt=2, at=200.0)], "driver")
+        assert [one["number"] for one in ledger.trial(goes_on)["attempts"]] == [1, 2]
+        ledger.apply(
+            [Ended(ends, 1, 300.0, "cancelled", None, Cause.STOPPED_EARLY, "another took its place")], "driver"
+        )
+        (attempt,) = ledger.trial(ends)["attempts"]
+        assert (attempt["outcome"], attempt["cause"], attempt["ended_at"]) == ("cancelled", "stopped_early", 102.0)
+        ledger.release("driver")
+        (claim,) = ledger.claim([lost], "other", 60.0, 1000.0)
+        assert (claim.attempt, claim.earlier) == (2, {})
 
     def test_a_trial_is_found_by_the_beginning_of_its_id(self, ledger: Ledger, sample: Any) -> None:
         trial_id, *_ = claimed(ledger, sample, arms=1, seeds=2)
