@@ -1,25 +1,32 @@
-"""A sweep over three hosts, two of which are lost while it runs, ends complete. Also a script: `python PATH`."""
+"""A sweep over three hosts, two of which are lost while it runs, ends complete. Also a script: `python PATH`.
+
+The head has Ray's head, PostgreSQL, MLflow and the driver; the workers have Ray and know its token, and nothing else.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import secrets
-import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-PORT = 6391
-BIN = Path(sys.executable).parent
+sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))  # as a script; pytest has it already
+
+import services
+from hosts import Hosts
+from hosts import unavailable as no_hosts
+from services import BIN, Database, plain_env
+
+RAY, POSTGRES, MLFLOW = 6391, 5491, 5091  # ports of the head
 
 SWEEP = """
 name: lost-hosts
@@ -34,24 +41,12 @@ seeds: 5
 """
 
 
-def _load_hosts() -> Any:
-    spec = importlib.util.spec_from_file_location("longrange_test_hosts", HERE / "hosts.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def environment(folder: Path, token: str) -> dict[str, str]:
     """What every process of the cluster is started with."""
-    kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
     file = folder / f"token-{token[:4]}"
     file.write_text(token)
     file.chmod(0o600)
-    return kept | {
-        "PYTHONPATH": str(ROOT / "tests" / "support"),
-        "OMP_NUM_THREADS": "1",
+    return plain_env() | {
         "LONGRANGE_CACHE": str(folder / "cache"),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(file),
@@ -74,17 +69,17 @@ def until(true: Callable[[], Any], seconds: float, what: str) -> None:
         time.sleep(0.2)
 
 
-def ray_start(hosts: Any, name: str, env: dict[str, str], temp: Path) -> Any:
+def ray_start(hosts: Hosts, name: str, env: dict[str, str], temp: Path) -> subprocess.Popen[bytes]:
     """A Ray node on a host: the head with its own folder, a worker with two CPUs."""
     common = ["--block", f"--node-ip-address={hosts.address(name)}", "--object-store-memory=80000000"]
     if name == "head":
-        place = ["--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={temp}"]
+        place = ["--head", f"--port={RAY}", "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={temp}"]
     else:
-        place = [f"--address={hosts.address('head')}:{PORT}", "--num-cpus=2"]
+        place = [f"--address={hosts.address('head')}:{RAY}", "--num-cpus=2"]
     return hosts.start(name, [str(BIN / "ray"), "start", *place, *common, "--num-gpus=0", "--disable-usage-stats"], env)
 
 
-def ray_join(hosts: Any, name: str, env: dict[str, str], temp: Path, attempts: int = 3) -> None:
+def ray_join(hosts: Hosts, name: str, env: dict[str, str], temp: Path, attempts: int = 3) -> None:
     """Start a worker's node and wait until it has joined; again if it gave up, as a service manager would.
 
     Two nodes that start at the same moment take each other's ports: the hosts share one folder of sessions here.
@@ -109,77 +104,130 @@ def epochs(run: Path) -> list[int]:
     return found
 
 
-def lose_hosts(folder: Path, temp: Path) -> dict[str, Any]:
-    """Run the sweep, cut one worker's link, switch the other off and replace it.
+@dataclass(frozen=True)
+class Outcome:
+    """What was left of the sweep.
 
-    Returns:
-        `output` of all processes, `states` of the trials, `attempts` per trial, `causes` of lost attempts, and
-        how the head answered without the right token (`refused`).
+    Attributes:
+        output: of all processes.
+        states: of the trials.
+        attempts: per trial.
+        causes: of attempts that did not end well.
+        predictions: trials that have some.
+        mirrored: finished runs in MLflow, of trials and of their sweep.
+        refused: did the head send a host with another token away?
+        told: secrets that are in the output or the run folder.
     """
+
+    output: str
+    states: list[str]
+    attempts: list[int]
+    causes: set[str]
+    predictions: int
+    mirrored: int
+    refused: bool
+    told: list[str]
+
+
+@contextmanager
+def tracking(hosts: Hosts, folder: Path, passwords: Mapping[str, str]) -> Iterator[tuple[Database, str]]:
+    """PostgreSQL and MLflow on the head; gives the database and MLflow's address. MLflow is starting still."""
+
+    def start(command: Any, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        return hosts.start("head", command, env)
+
+    place = folder / "mlflow"
+    place.mkdir()
+    with (
+        services.postgres(start, passwords, address=hosts.address("head"), port=POSTGRES) as database,
+        services.mlflow(start, passwords, database, place, MLFLOW) as mlflow,
+    ):
+        yield database, mlflow
+
+
+def lose_hosts(folder: Path, temp: Path) -> Outcome:
+    """Run the sweep, cut one worker's link, switch the other off and replace it."""
+    passwords = services.new_passwords()
     env = environment(folder, secrets.token_hex(32))
     stranger = environment(folder, secrets.token_hex(32))
     (folder / "sweep.yaml").write_text(SWEEP)
-    run = folder / "run"
-    hosts = _load_hosts().Hosts(("head", "one", "two"), folder)
-    with hosts:
-        health = [str(BIN / "ray"), "health-check", "--address", f"{hosts.address('head')}:{PORT}"]
+    hosts = Hosts(("head", "one", "two"), folder)
+    with hosts, tracking(hosts, folder, passwords) as (database, mlflow):
+        health = [str(BIN / "ray"), "health-check", "--address", f"{hosts.address('head')}:{RAY}"]
         ray_start(hosts, "head", env, temp)
         until(lambda: hosts.start("head", health, env).wait() == 0, 90, f"the head answers\n{hosts.output()}")
         refused = hosts.start("one", health, stranger).wait() != 0
         for name in ("one", "two"):
             ray_join(hosts, name, env, temp)
+        assert hosts.start("head", services.healthy(mlflow), env).wait() == 0, hosts.output()
         command = [
-            *(str(BIN / "longrange"), "run", str(folder / "sweep.yaml"), "--out", str(run), "--mlflow", "off"),
-            *("--ray", f"{hosts.address('head')}:{PORT}", "--quiet", "--json"),
+            *(str(BIN / "longrange"), "run", str(folder / "sweep.yaml"), "--out", str(folder / "run")),
+            *("--ray", f"{hosts.address('head')}:{RAY}", "--quiet", "--json"),
+            *("--ledger", database.url("ledger", "ledger"), "--mlflow", mlflow),
         ]
-        driver = hosts.start("head", command, env)
-        try:
-            until(lambda: sum(epoch >= 1 for epoch in epochs(run)) >= 3 or driver.poll() is not None, 180, "trials run")
-            hosts.cut("one")
-            time.sleep(3)
-            hosts.kill("two")
-            ray_join(hosts, "two", env, temp)
-            code = driver.wait(timeout=300)
-        except (TimeoutError, subprocess.TimeoutExpired) as error:
-            raise AssertionError(f"{error}\n{hosts.output()}") from error
+        known = {"PGPASSWORD": passwords["LEDGER_PASSWORD"], "MLFLOW_TRACKING_USERNAME": "admin"}
+        known |= {"MLFLOW_TRACKING_PASSWORD": passwords["ADMIN"], "MLFLOW_DISABLE_TELEMETRY": "true"}
+        driver = hosts.start("head", command, env | known)
+        code = _disturb(hosts, driver, folder, env, temp)
         output = hosts.output()
-    assert code == 0, output
-    with sqlite3.connect(run / "ledger.db") as ledger:
-        states = [row[0] for row in ledger.execute("SELECT state FROM trials")]
-        attempts = [row[0] for row in ledger.execute("SELECT count(*) FROM attempts GROUP BY trial_id")]
-        causes = {row[0] for row in ledger.execute("SELECT cause FROM attempts WHERE cause IS NOT NULL")}
-        scores = len(ledger.execute("SELECT DISTINCT trial_id FROM predictions").fetchall())
-    return {
-        **{"output": output, "states": states, "attempts": attempts},
-        **{"causes": causes, "refused": refused, "predictions": scores},
-    }
+        assert code == 0, output
+        return _outcome(database, passwords, folder / "run", output, refused)
+
+
+def _disturb(hosts: Hosts, driver: subprocess.Popen[bytes], folder: Path, env: dict[str, str], temp: Path) -> int:
+    """Lose both workers once trials run; gives the driver's exit code."""
+    run = folder / "run"
+    try:
+        until(lambda: sum(epoch >= 1 for epoch in epochs(run)) >= 3 or driver.poll() is not None, 180, "trials run")
+        hosts.cut("one")
+        time.sleep(3)
+        hosts.kill("two")
+        ray_join(hosts, "two", env, temp)
+        return driver.wait(timeout=300)
+    except (TimeoutError, subprocess.TimeoutExpired) as error:
+        raise AssertionError(f"{error}\n{hosts.output()}") from error
+
+
+def _outcome(database: Database, passwords: Mapping[str, str], run: Path, output: str, refused: bool) -> Outcome:
+    def ledger(statement: str) -> list[str]:
+        return database.psql("ledger_reader", passwords["LEDGER_READER_PASSWORD"], "ledger", statement).stdout.split()
+
+    finished = "SELECT count(*) FROM runs WHERE status = 'FINISHED'"
+    mirrored = database.psql("mlflow", passwords["MLFLOW_DB_PASSWORD"], "mlflow", finished)
+    kept = output + "".join(path.read_text(errors="replace") for path in run.rglob("*") if path.is_file())
+    return Outcome(
+        output=output,
+        states=ledger("SELECT state FROM trials"),
+        attempts=[int(count) for count in ledger("SELECT count(*) FROM attempts GROUP BY trial_id")],
+        causes=set(ledger("SELECT cause FROM attempts WHERE cause IS NOT NULL")),
+        predictions=len(ledger("SELECT DISTINCT trial_id FROM predictions")),
+        mirrored=int(mirrored.stdout),
+        refused=refused,
+        told=[name for name, value in passwords.items() if value in kept],
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_sweep_survives_a_cut_link_and_a_lost_machine(tmp_path: Path) -> None:
-    reason = _load_hosts().unavailable()
-    if reason:
+    if reason := no_hosts() or services.unavailable():
         pytest.skip(reason)
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="lr", dir="/tmp") as short:  # Ray's sockets need short paths
         found = lose_hosts(tmp_path, Path(short))
-    assert found["refused"], "a stranger's token was accepted"
-    assert found["states"] == ["finished"] * 10, found["output"]
-    assert found["predictions"] == 10
-    assert max(found["attempts"]) >= 2, "no trial was lost: the test lost no host in time"
-    assert found["causes"] == {"lost"}, found["output"]
+    assert found.refused, "a stranger's token was accepted"
+    assert found.states == ["finished"] * 10, found.output
+    assert found.predictions == 10
+    assert max(found.attempts) >= 2, "no trial was lost: the test lost no host in time"
+    assert found.causes == {"lost"}, found.output
+    assert found.mirrored == 11, "ten trials and their sweep"
+    assert found.told == []
 
 
 if __name__ == "__main__":
-    import tempfile
-
-    why = _load_hosts().unavailable()
-    if why:
+    if why := no_hosts() or services.unavailable():
         sys.exit(why)
     with tempfile.TemporaryDirectory(prefix="lr", dir="/tmp") as place:
         (Path(place) / "f").mkdir()
         told = lose_hosts(Path(place) / "f", Path(place) / "r")
-    print(told.pop("output")[-3000:])
-    print(json.dumps({key: sorted(value) if isinstance(value, set) else value for key, value in told.items()}))
+    print(told.output[-3000:])
+    print({name: value for name, value in vars(told).items() if name != "output"})
