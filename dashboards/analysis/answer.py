@@ -102,7 +102,9 @@ def _certain(better: pd.DataFrame, others: pd.DataFrame, control: dict[str, Any]
 
 
 def _thrifty(better: pd.DataFrame, best: str, scores: Scores) -> str:
-    """The cheapest arm that is as good as the best one, in words."""
+    """The cheapest arm that is as good as the best one, in words; nothing where a point is no measure of the metric."""
+    if scores.metric.difference_unit != "points":
+        return ""
     equal = equivalent(scores.values.loc[better.index], best)
     found = cheaper(equal, better["executed_macs"], best)
     if found.empty:

@@ -38,6 +38,6 @@ def equivalent(values: pd.DataFrame, reference: str, *, margin: float = MARGIN_P
 
 def cheaper(equal: pd.DataFrame, cost: pd.Series, reference: str) -> pd.DataFrame:
     """Of the equivalent arms those that cost less than `reference`, cheapest first, with `cost_ratio`."""
-    ratio = cost / cost[reference]
-    kept = equal[equal["equivalent"]].assign(cost_ratio=ratio)
-    return kept[kept["cost_ratio"] < 1].sort_values("cost_ratio")
+    ratio = (cost / cost[reference]).reindex(equal.index)  # a column must not bring rows of its own
+    table = equal.assign(cost_ratio=ratio.astype(float))
+    return table[table["equivalent"].astype(bool) & (table["cost_ratio"] < 1)].sort_values("cost_ratio")

@@ -40,3 +40,11 @@ def test_cheaper_keeps_equivalent_arms_that_cost_less_cheapest_first() -> None:
     found = cheaper(equal, cost, "best")
     assert list(found.index) == ["b", "a"]
     assert list(found["cost_ratio"]) == [0.5, 0.8]
+
+
+def test_where_nothing_is_equivalent_nothing_is_as_good_but_cheaper() -> None:
+    """Pandas gives a frame without rows the rows of whatever column is added to it."""
+    equal = pd.DataFrame({"equivalent": [False, False]}, index=["a", "b"])
+    assert cheaper(equal, pd.Series({"best": 10.0, "a": 8.0, "b": 5.0}), "best").empty
+    alone = equivalent(pd.DataFrame([[93.0, 92.0]], index=["best"]), "best")
+    assert cheaper(alone, pd.Series({"best": 10.0}), "best").empty
