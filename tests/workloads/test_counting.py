@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -247,6 +248,26 @@ def test_a_broken_or_unwritable_cache_only_costs_time(tmp_path: Any, monkeypatch
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LONGRANGE_CACHE", str(tmp_path / "file"))
     assert disk.cached({"a": 1}, Calls, lambda: 3) == 3
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_garbage_is_left_while_counting_and_collected_as_before(before: bool) -> None:
+    def counting() -> bool:
+        return gc.isenabled()
+
+    def failing() -> None:
+        raise ValueError("does not fit")
+
+    was = gc.isenabled()
+    try:
+        gc.enable() if before else gc.disable()
+        assert disk.cached({"a": "gc"}, Calls, counting) is False
+        assert gc.isenabled() is before
+        with pytest.raises(ValueError, match="does not fit"):
+            disk.cached({"a": "bad"}, Calls, failing)
+        assert gc.isenabled() is before
+    finally:
+        gc.enable() if was else gc.disable()
 
 
 def test_a_cached_profile_needs_no_torch() -> None:

@@ -8,12 +8,13 @@ no error, only slower.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import inspect
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -45,10 +46,23 @@ def cached(key: dict[str, Any], owner: type, compute: Callable[[], Any]) -> Any:
         found = json.loads(path.read_text())
         if found["key"] == whole:
             return found["value"]
-    value = compute()
+    with _uncollected():
+        value = compute()
     with contextlib.suppress(OSError):
         _write(path, json.dumps({"key": whole, "value": value}))
     return value
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave garbage where it is for a moment: the collector would walk all that importing torch makes, many times."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def known(key: dict[str, Any], owner: type) -> bool:

@@ -28,7 +28,7 @@ from workloads.counting.rules import with_products
 
 TRACED_MACS, TRACED_ELEMENTS = 100_000_000, 1_000_000
 """The third opinion on a block is asked at full size up to this many MACs (a few milliseconds) and this large a map."""
-TRACED_CLIP, TRACED_MAP = 32, 8
+TRACED_CLIP, TRACED_MAP = 32, 4
 """Height and width at which the third opinion on a stem and on other stages is asked."""
 SMALLEST_SIDE = 7
 """Maps are not halved below this side, so that pyramids and small transforms still fit."""
