@@ -83,8 +83,9 @@ def count(
     x = clip if start is None else start
     watch.hold(clip)
     watch.hold(x)
-    sites = [(site, unit) for stage in (places or {}).values() for unit, site in enumerate(stage)]
-    hooks = [site.register_forward_pre_hook(watch.at(unit)) for site, unit in sites]
+    outside: dict[str, dict[str, int]] = {stage: {} for stage in places or {}}
+    sites = [(stage, unit, site) for stage, found in (places or {}).items() for unit, site in enumerate(found)]
+    hooks = [site.register_forward_pre_hook(watch.at(unit, outside[stage])) for stage, unit, site in sites]
     hooks += [module.register_forward_hook(watch.charge) for top in modules for module in hooked(top)]
     tallies, before = {}, 0
     with torch.no_grad(), watch, flops:
@@ -96,6 +97,8 @@ def count(
             if macs != tally.macs:
                 opinions = {"formulas": tally.macs, "torch FlopCounterMode": macs}
                 raise ops.Disagreement(f"{where} {stage}".rstrip(), opinions)
+    for stage, noted in outside.items():
+        tallies[stage].outside = noted
     for hook in hooks:
         hook.remove()
     return tallies
@@ -155,12 +158,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for rule, operations in module_operations(module, inputs[0].shape, output.shape).items():
             self.tally.rules[rule] += operations
 
-    def at(self, unit: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def at(self, unit: int, noted: dict[str, int]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         """A hook for the insertion places of residual unit `unit`: note what is alive around the map there."""
 
         def note(_: nn.Module, args: tuple[Any, ...]) -> None:
             place = args[1] if len(args) > 1 else "unit"
-            self.tally.outside[f"{unit}/{place}"] = self._live - args[0].untyped_storage().nbytes()
+            noted[f"{unit}/{place}"] = self._live - args[0].untyped_storage().nbytes()
 
         return note
 
