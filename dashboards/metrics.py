@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dashboards import text
 from dashboards.errors import UnknownChoice
 
 UNITS: Mapping[str, tuple[str, str]] = {"percent": ("%", "points"), "db": ("dB", "dB")}
-LOWER_IS_BETTER = {"loss", "error", "distance", "perplexity"}
+DIGITS: Mapping[str, int] = {"%": 1, "dB": 2}  # decimals that are shown; of a loss three
+LOWER_IS_BETTER = {"loss", "error", "distance", "perplexity", "ece", "nll", "brier", "mse", "rmse", "mae"}
 COST_ENDINGS = ("_seconds", "_ms", "_bytes", "_macs", "_per_second", "_clips", "_epochs")
+LEAST, MOST = -2.0, 102.0  # per cent, with room for a marker
 PREFIXED = ("MACs", "B", "")  # units that take k, M, G; "800 m ms" would help nobody
 CLOCK = ((7200.0, 3600.0, "h"), (300.0, 60.0, "min"))  # from so many seconds on: so many are one of these
 RULE_PREFIX = "published_gflops:"  # e.g. published_gflops:rnl; printed counts never share an axis with executed MACs
@@ -37,6 +40,54 @@ class Metric:
     difference_unit: str = "points"
     higher_is_better: bool = True
     chance_hits: int = 0
+
+    @property
+    def digits(self) -> int:
+        """Decimals of a value."""
+        return DIGITS.get(self.unit, 3)
+
+    def number(self, value: float) -> str:
+        """A value without its unit."""
+        return text.number(value, self.digits)
+
+    def said(self, value: float) -> str:
+        """A value with its unit: "89.7 %"."""
+        return f"{self.number(value)} {self.unit}".rstrip()
+
+    def exactly(self, value: float) -> str:
+        """A value with one decimal more, and its unit."""
+        return f"{text.number(value, self.digits + 1)} {self.unit}".rstrip()
+
+    def signed(self, value: float) -> str:
+        """A difference without its unit."""
+        return text.signed(value, self.digits)
+
+    def change(self, value: float) -> str:
+        """A difference with its unit: "+41.6 points"."""
+        return f"{self.signed(value)} {self.difference_unit}".rstrip()
+
+    def interval(self, low: float, high: float, *, sign: bool = False) -> str:
+        """[low, high] without the unit."""
+        return text.interval(low, high, self.digits, sign=sign)
+
+    @property
+    def axis(self) -> str:
+        """What stands beside an axis: "Top-1 accuracy (%)"."""
+        return self.heading(self.title)
+
+    def heading(self, what: str, *, difference: bool = False) -> str:
+        """What stands above a column of values, or of differences: "Mean (%)", "Difference (points)"."""
+        unit = self.difference_unit if difference else self.unit
+        return f"{what} ({unit})" if unit else what
+
+    def hovering(self, of: str) -> str:
+        """A chart's value as Plotly fills it in, with its unit: `of` is "x" or "y"."""
+        return f"%{{{of}:.{self.digits + 1}f}} {self.unit}".rstrip()
+
+    def within(self, ends: list[float]) -> list[float]:
+        """The ends of an axis, no further out than values can be: a t interval does not know that 100 % is the end."""
+        least, most = (LEAST, MOST) if self.unit == "%" else (-np.inf, np.inf)
+        return [float(max(ends[0], least)), float(min(ends[1], most))]
 
     def chance(self, classes: pd.Series) -> pd.Series:
         """The value of guessing among `classes` equally likely classes; NaN where it is not defined."""

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from dashboards import frames, published, sections, text
+from dashboards import frames, published, sections
 from dashboards.figures import strip
 from dashboards.figures.theme import template
 from dashboards.numbers import DEFAULT_COST, DEFAULT_METRIC
@@ -78,8 +78,8 @@ def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_CO
         "stopped": sections.stopped(sweep),
         "notes": sections.notes(sweep),
         "tiles": sections.tiles(table, answer, found, sweep),
-        "rows": sections.rows(table, strips, answer, found.higher_is_better),
-        "scale": [text.number(end) for end in strip.bounds(list(strips.values()))],
+        "rows": sections.rows(table, strips, answer, found),
+        "scale": [found.number(end) for end in strip.bounds(list(strips.values()))],
         "clips": sections.clips(sweep),
         "families": sections.families(sweep, metric, figures),
         "audit": published.section(audit_rows, figures),

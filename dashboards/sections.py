@@ -40,14 +40,13 @@ def tiles(table: pd.DataFrame, answer: Answer, metric: metrics.Metric, sweep: Sw
     if answer.best is None:
         return []
     best = frames.row(table, answer.best)
-    certain = f"95 % {text.interval(best['low'], best['high'])}" if best["n"] > 1 else "one seed: spread unknown"
-    tiles = [(f"{text.number(best['mean'])} {metric.unit}", f"{metric.title} of {best['label']}", certain)]
+    certain = f"95 % {metric.interval(best['low'], best['high'])}" if best["n"] > 1 else "one seed: spread unknown"
+    tiles = [(metric.said(best["mean"]), f"{metric.title} of {best['label']}", certain)]
     if np.isfinite(best["difference"]):
-        gain = text.signed(best["difference"])
-        span = text.interval(best["diff_low"], best["diff_high"], sign=True)
+        span = metric.interval(best["diff_low"], best["diff_high"], sign=True)
         control = frames.records(table[table["is_control"]])[0]
         sure = f"95 % {span}" if span != text.MISSING else "interval unknown"
-        tiles += [(f"{gain} {metric.difference_unit}", f"over {control['label']}", sure), *_cost_tile(best, control)]
+        tiles += [(metric.change(best["difference"]), f"over {control['label']}", sure), *_cost_tile(best, control)]
     states = sweep.states()
     done = states.get(State.FINISHED, 0) + states.get(State.DIVERGED, 0)
     total = f"{len(table)} arms, {len(sweep.rejections)} rejected"
@@ -76,17 +75,19 @@ def strips(table: pd.DataFrame, values: pd.DataFrame) -> dict[str, strip.StripIn
     }
 
 
-def rows(table: pd.DataFrame, strips: dict[str, strip.StripInfo], answer: Answer, higher: bool) -> list[dict[str, Any]]:
+def rows(
+    table: pd.DataFrame, strips: dict[str, strip.StripInfo], answer: Answer, metric: metrics.Metric
+) -> list[dict[str, Any]]:
     """Best first; arms without a result last. Each with its strip, drawn on the scale of all."""
-    ranked = table.sort_values("mean", ascending=not higher, na_position="last", kind="stable")
+    ranked = table.sort_values("mean", ascending=not metric.higher_is_better, na_position="last", kind="stable")
     scale = strip.bounds(list(strips.values()))
     return [
         row | {"strip": Markup(strip.draw(strips[row["arm_id"]], scale))}  # numbers and a colour only
-        for row in said(ranked, ranked, answer)
+        for row in said(ranked, ranked, answer, metric)
     ]
 
 
-def said(part: pd.DataFrame, table: pd.DataFrame, answer: Answer) -> list[dict[str, Any]]:
+def said(part: pd.DataFrame, table: pd.DataFrame, answer: Answer, metric: metrics.Metric) -> list[dict[str, Any]]:
     """What is said about some rows of `table`, in their order."""
     control = table.loc[table["is_control"], "executed_macs"]
     macs = float(control.iloc[0]) if len(control) else float("nan")
@@ -98,22 +99,22 @@ def said(part: pd.DataFrame, table: pd.DataFrame, answer: Answer) -> list[dict[s
             "leading": arm in answer.leading,
             "control": row["is_control"],
         }
-        shown.append({**_row(row, macs), **standing})
+        shown.append({**_row(row, macs, metric), **standing})
     return shown
 
 
-def _row(row: dict[str, Any], macs: float) -> dict[str, Any]:
+def _row(row: dict[str, Any], macs: float, metric: metrics.Metric) -> dict[str, Any]:
     half, ratio = row["high"] - row["mean"], row["executed_macs"] / macs
     return {
         "label": row["label"],
         "settings": text.settings_line(row["settings"]),
         "color": style(row["block"]).color,
-        "mean": text.number(row["mean"]),
-        "half": f"± {text.number(half)}" if np.isfinite(half) else "",
+        "mean": metric.number(row["mean"]),
+        "half": f"± {metric.number(half)}" if np.isfinite(half) else "",
         "n": row["n"],
         "troubles": _troubles(row),
-        "difference": text.signed(row["difference"]),
-        "span": text.interval(row["diff_low"], row["diff_high"], sign=True),
+        "difference": metric.signed(row["difference"]),
+        "span": metric.interval(row["diff_low"], row["diff_high"], sign=True),
         "p": text.p_value(row["p_holm"]),
         "verdict": row["verdict"],
         "reason": row["reason"],

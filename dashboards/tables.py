@@ -14,7 +14,7 @@ import pandas as pd
 from dashboards import frames
 from dashboards.errors import UnknownChoice
 from dashboards.metrics import COSTS, RULE_PREFIX, Cost, Metric, find_cost
-from dashboards.text import MISSING, PREFIXES, interval, number, p_value, settings_line, signed
+from dashboards.text import MISSING, PREFIXES, number, p_value, settings_line
 
 FORMATS = ("markdown", "latex", "csv", "html")
 DEFAULT_COLUMNS = ("arm", "n", "mean", "difference", "p_holm", "verdict", "executed_macs", "params")
@@ -200,7 +200,7 @@ def _mean(table: pd.DataFrame, metric: Metric) -> list[Cell]:
     best = table["mean"].max() if metric.higher_is_better else table["mean"].min()
     half = table["high"] - table["mean"]
     texts = [
-        number(mean) + (f" ± {number(each)}" if math.isfinite(each) else "")
+        metric.number(mean) + (f" ± {metric.number(each)}" if math.isfinite(each) else "")
         for mean, each in zip(table["mean"], half, strict=True)
     ]
     return [Cell(text, bold=mean == best) for text, mean in zip(texts, table["mean"], strict=True)]
@@ -210,8 +210,8 @@ def _difference(table: pd.DataFrame, metric: Metric) -> list[Cell]:
     found = []
     for row in table.to_dict("records"):
         known = math.isfinite(row["diff_low"])
-        span = f" {interval(row['diff_low'], row['diff_high'], sign=True)}" if known else ""
-        found.append(Cell(signed(row["difference"]) + span, marks(row["p_holm"])))
+        span = f" {metric.interval(row['diff_low'], row['diff_high'], sign=True)}" if known else ""
+        found.append(Cell(metric.signed(row["difference"]) + span, marks(row["p_holm"])))
     return found
 
 
@@ -240,11 +240,11 @@ def _cost(cost: Cost) -> _Column:
 
 
 def _interval(low: str, high: str) -> _Column:
-    def cells(table: pd.DataFrame, _: Metric) -> list[Cell]:
-        return [Cell(interval(*ends)) for ends in zip(table[low], table[high], strict=True)]
+    def cells(table: pd.DataFrame, metric: Metric) -> list[Cell]:
+        return [Cell(metric.interval(*ends)) for ends in zip(table[low], table[high], strict=True)]
 
     title = "95 % bootstrap" if low.startswith("bootstrap") else "95 % interval"
-    return _Column(lambda _, metric: f"{title} ({metric.unit})", cells, (low, high))
+    return _Column(lambda _, metric: metric.heading(title), cells, (low, high))
 
 
 def _plain(title: str, field: str, show: Callable[[object], str], *, numeric: bool = True) -> _Column:
@@ -272,12 +272,14 @@ COLUMNS: Mapping[str, _Column] = {
     "block": _plain("Block", "block", str, numeric=False),
     "settings": _plain("Settings", "settings", lambda value: settings_line(value), numeric=False),  # type: ignore[arg-type]
     "n": _plain("n", "n", str),
-    "mean": _Column(lambda _, metric: f"{metric.title} ({metric.unit})", _mean, ("mean", "low", "high")),
+    "mean": _Column(lambda _, metric: metric.axis, _mean, ("mean", "low", "high")),
     "sd": _plain("sd", "sd", _decimals(2)),
     "interval": _interval("low", "high"),
     "bootstrap": _interval("bootstrap_low", "bootstrap_high"),
     "difference": _Column(
-        lambda _, metric: f"Difference ({metric.difference_unit})", _difference, ("difference", "diff_low", "diff_high")
+        lambda _, metric: metric.heading("Difference", difference=True),
+        _difference,
+        ("difference", "diff_low", "diff_high"),
     ),
     "p": _plain("p", "p", lambda value: p_value(float(value))),  # type: ignore[arg-type]
     "p_holm": _plain("p (Holm)", "p_holm", lambda value: p_value(float(value))),  # type: ignore[arg-type]

@@ -52,10 +52,10 @@ def signed(value: float, digits: int = 1) -> str:
     return ("+" if value > 0 else "−") + text
 
 
-def interval(low: float, high: float, *, sign: bool = False) -> str:
+def interval(low: float, high: float, digits: int = 1, *, sign: bool = False) -> str:
     """[low, high]; a dash where it is undefined."""
     show = signed if sign else number
-    return f"[{show(low)}, {show(high)}]" if math.isfinite(low) and math.isfinite(high) else MISSING
+    return f"[{show(low, digits)}, {show(high, digits)}]" if math.isfinite(low) and math.isfinite(high) else MISSING
 
 
 def p_value(value: float) -> str:

@@ -12,7 +12,8 @@ from dashboards import frames
 from dashboards.analysis.equivalence import MARGIN_POINTS, cheaper, equivalent
 from dashboards.analysis.significance import ALPHA, BETTER, WORSE, holm, judge
 from dashboards.analysis.values import Scores
-from dashboards.text import count, interval, number, signed
+from dashboards.metrics import Metric
+from dashboards.text import count
 
 CERTAIN, UNDECIDED, EMPTY = "certain", "undecided", "empty"
 
@@ -53,7 +54,7 @@ def answer(table: pd.DataFrame, scores: Scores) -> Answer:
         return Answer(f"Only the control, {control['label']}, has results so far.", "no comparison yet", EMPTY)
     better = others[others["verdict"] == BETTER]
     if better.empty:
-        return _nothing_better(others, control, str(controls.index[0]))
+        return _nothing_better(others, control, str(controls.index[0]), scores.metric)
     return _certain(better, others, control, scores)
 
 
@@ -86,7 +87,8 @@ def _certain(better: pd.DataFrame, others: pd.DataFrame, control: dict[str, Any]
     # Arms that are not shown to beat the control count too: one of them may even have the higher mean.
     group = [arm for arm in leading(scores, best_id) if arm in others.index]
     name = control["label"]
-    gain = f"{signed(best['difference'])} points {interval(best['diff_low'], best['diff_high'], sign=True)} over {name}"
+    span = scores.metric.interval(best["diff_low"], best["diff_high"], sign=True)
+    gain = f"{scores.metric.change(best['difference'])} {span} over {name}"
     ratio = _ratio(best, control)
     at = f" at {ratio} its executed MACs" if ratio else ""
     if group:
@@ -113,14 +115,14 @@ def _thrifty(better: pd.DataFrame, best: str, scores: Scores) -> str:
     return f", and {label} is as good within {MARGIN_POINTS:g} point for {100 * (1 - ratio):.0f} % fewer"
 
 
-def _nothing_better(others: pd.DataFrame, control: dict[str, Any], control_id: str) -> Answer:
+def _nothing_better(others: pd.DataFrame, control: dict[str, Any], control_id: str, metric: Metric) -> Answer:
     first, arm = frames.records(others)[0], str(others.index[0])
     name = control["label"]
-    change = f"{first['label']}: {signed(first['difference'])} points"
+    change = f"{first['label']}: {metric.change(first['difference'])}"
     if others["pairs"].max() <= 1:
         sentence = f"One seed decides nothing: the best of it is {change} against {name}, with unknown spread."
         return Answer(sentence, "undecided: run more seeds", UNDECIDED, arm)
-    change += f" {interval(first['diff_low'], first['diff_high'], sign=True)}"
+    change += f" {metric.interval(first['diff_low'], first['diff_high'], sign=True)}"
     if (others["verdict"] == WORSE).all():
         return Answer(f"Nothing pays: every arm is worse than {name}.", "95 % certain", CERTAIN, control_id)
     sentence = f"No arm is shown to be better than {name}; the nearest is {change}."
@@ -130,7 +132,7 @@ def _nothing_better(others: pd.DataFrame, control: dict[str, Any], control_id: s
 
 
 def _without_control(first: dict[str, Any], arm: str, scores: Scores) -> Answer:
-    value = f"{number(first['mean'])} {scores.metric.unit} {interval(first['low'], first['high'])}"
+    value = f"{scores.metric.said(first['mean'])} {scores.metric.interval(first['low'], first['high'])}"
     sentence = f"{first['label']} has the best mean so far, {value}, but no control has a result to compare with."
     return Answer(sentence, "undecided: no control", UNDECIDED, arm)
 

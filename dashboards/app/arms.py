@@ -32,11 +32,11 @@ def table_card(view: View, held: Held, table: pd.DataFrame, shown: pd.DataFrame)
     rows = list(map(str, parts.paged(view, list(ranked.index))))
     strips = held.keep(lambda: sections.strips(table, held.scores(view.metric).values), "strips", view.metric)
     scale = held.keep(lambda: strip.bounds(list(strips.values())), "scale", view.metric)
-    ends = html.Span([html.Span(text.number(end)) for end in scale], className="ends")
+    ends = html.Span([html.Span(metric.number(end)) for end in scale], className="ends")
     head = [
         "Arm",
         parts.th(f"{metric.title}, per seed", ends, css="strip"),
-        parts.th(f"Mean ({metric.unit})", number=True),
+        parts.th(metric.heading("Mean"), number=True),
     ]
     head += [parts.th("n", number=True), parts.th("Difference [95 %]", number=True), "Verdict"]
     head += [parts.th(title, number=True) for title in ("p (Holm)", "Executed MACs", "Params")]
@@ -73,7 +73,8 @@ def _texts(view: View, held: Held, table: pd.DataFrame, rows: list[str]) -> dict
     """What the report says about each row, by arm."""
     found = held.keep(lambda: held.answer(view.metric), "answer", view.metric)
     certain = found.level == CERTAIN
-    return {row["arm_id"]: row | {"certain": certain} for row in sections.said(table.loc[rows], table, found)}
+    said = sections.said(table.loc[rows], table, found, held.metric(view.metric))
+    return {row["arm_id"]: row | {"certain": certain} for row in said}
 
 
 def _row(view: View, arm: str, row: dict[str, Any], seeds: Component) -> Component:
@@ -132,14 +133,14 @@ def details(view: View, held: Held, arm: str, row: dict[str, Any]) -> Component:
             [
                 parts.td(dcc.Link(f"seed {each['seed']}", href=view.link("/trial", trial=trial))),
                 parts.td(parts.state(each["state"])),
-                parts.td(text.number(float(values.get(each["seed"], np.nan)), 2), number=True),
+                parts.td(text.number(float(values.get(each["seed"], np.nan)), metric.digits + 1), number=True),
                 parts.td(text.duration(_seconds(each)), number=True),
             ]
         )
         for trial, each in frames.rows(trials)
     ]
     table = parts.table(
-        ["Trial", "State", parts.th(f"{metric.title} ({metric.unit})", number=True), parts.th("Took", number=True)],
+        ["Trial", "State", parts.th(metric.axis, number=True), parts.th("Took", number=True)],
         rows,
         "Trials of this arm",
     )

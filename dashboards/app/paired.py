@@ -76,6 +76,6 @@ def draw(info: PairInfo, theme: Theme = "light") -> go.Figure:
         chart.add_vrect(x0=info.low, x1=info.high, fillcolor=themes.BAND, line_width=0, layer="below")
     chart.add_vline(x=info.difference, line={"dash": "dash", "color": themes.FAINT, "width": 1.5})
     chart.add_vline(x=0, line={"color": themes.INK[theme], "width": 1})
-    chart.update_xaxes(title_text=f"{info.metric.title}, difference in {info.metric.difference_unit}")
+    chart.update_xaxes(title_text=info.metric.heading(f"{info.metric.title}, difference", difference=True))
     chart.update_yaxes(autorange="reversed", type="category", showgrid=False)
     return chart.update_layout(showlegend=False)

@@ -124,7 +124,7 @@ def pictures(figure: go.Figure, name: str, label: str) -> Component:
     return html.Div(inside, className="scroll", tabIndex="0", role="region", **{"aria-label": label})
 
 
-def graph(figure: go.Figure, name: str, label: str, *, keep: str = "") -> Component:
+def graph(figure: go.Figure, name: str, label: str, *, keep: str = "", least: int = 0) -> Component:
     """A chart. `keep` names what it shows: while it stays the same, a refresh leaves zoom and legend alone.
 
     Args:
@@ -132,14 +132,16 @@ def graph(figure: go.Figure, name: str, label: str, *, keep: str = "") -> Compon
         name: its place on the page; a click on a point with an arm chooses the arm.
         label: said to those who cannot see it.
         keep: what the view is of.
+        least: pixels below which it cannot be read; a narrower window scrolls it.
     """
     figure.update_layout(uirevision=keep or name)
     config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": LEFT_OUT, "plotlyServerURL": ""}
-    height = figure.layout.height or 420
-    drawn = dcc.Graph(
-        id={"graph": name}, figure=figure, config=config, style={"height": f"{height}px"}, responsive=True
-    )
-    return html.Div(drawn, className="figure", role="img", **{"aria-label": label})
+    size = {"height": f"{figure.layout.height or 420}px"}
+    drawn = dcc.Graph(id={"graph": name}, figure=figure, config=config, style=size, responsive=True)
+    shown = html.Div(drawn, className="figure", role="img", style={"minWidth": f"{least}px"}, **{"aria-label": label})
+    if not least:
+        return shown
+    return html.Div(shown, className="scroll", tabIndex="0", role="region", **{"aria-label": label})
 
 
 def strip_image(info: strip.StripInfo, scale: tuple[float, float]) -> Component:

@@ -14,8 +14,8 @@ from dashboards import frames
 from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
 from dashboards.metrics import Metric
-from dashboards.text import interval, number, signed
 
+WIDE = 0.5  # intervals reach beyond the seeds by this times their range at most, and are cut there
 FAR = 1.0  # the control is left off the axis if it lies further out than the arms' own range, times this
 
 
@@ -83,12 +83,20 @@ def draw(info: AblationInfo, theme: Theme = "light") -> go.Figure:
     for row in info.rows:
         _draw_row(chart, row, info.metric)
     chart.update_yaxes(autorange="reversed", type="category", showgrid=False)
-    least, most = info.span
-    edges = [least, most, *([] if info.control is None or info.control_is_far else _band(info.control))]
-    room = 0.08 * (max(edges) - min(edges) or 1.0)
-    title = f"{info.metric.title} ({info.metric.unit})"
-    chart.update_xaxes(title_text=title, range=[min(edges) - room, max(edges) + room])
+    chart.update_xaxes(title_text=info.metric.axis, range=horizontal_range(info))
     return chart.update_layout(showlegend=False, margin={"t": 36})
+
+
+def horizontal_range(info: AblationInfo) -> list[float]:
+    """Every seed, the control unless it is far, and intervals as far as they do not squeeze the rest."""
+    least, most = info.span
+    reach = WIDE * (most - least) or 1.0
+    ends = [end for row in info.rows for end in (row.low, row.high) if np.isfinite(end)]
+    edges = [least, most, *np.clip(ends, least - reach, most + reach)]
+    if info.control is not None and not info.control_is_far:
+        edges += _band(info.control)
+    room = 0.05 * (max(edges) - min(edges) or 1.0)
+    return info.metric.within([min(edges) - room, max(edges) + room])
 
 
 def _row(arm: str, row: dict[str, Any], values: pd.DataFrame, names: pd.Series | None) -> Row:
@@ -110,7 +118,7 @@ def _band(control: Row) -> list[float]:
 
 
 def _draw_control(chart: go.Figure, info: AblationInfo, control: Row) -> None:
-    said = f"control {html.escape(control.name)}: {number(control.mean)} {info.metric.unit}"
+    said = f"control {html.escape(control.name)}: {info.metric.said(control.mean)}"
     if info.control_is_far:
         left = control.mean < info.span[0]
         arrow = f"◀ {said}" if left else f"{said} ▶"
@@ -132,10 +140,10 @@ def _draw_row(chart: go.Figure, row: Row, metric: Metric) -> None:
         y=[name] * len(row.seeds),
         mode="markers",
         marker={"color": style.color, "size": 7, "opacity": 0.4},
-        hovertemplate=f"one seed: %{{x:.2f}} {metric.unit}<extra></extra>",
+        hovertemplate=f"one seed: {metric.hovering('x')}<extra></extra>",
     )
-    certain = f"95 % {interval(row.low, row.high)}" if np.isfinite(row.low) else "interval unknown (one seed)"
-    change = f"{signed(row.difference)} {metric.difference_unit}: {row.verdict}"
+    certain = f"95 % {metric.interval(row.low, row.high)}" if np.isfinite(row.low) else "interval unknown (one seed)"
+    change = f"{metric.change(row.difference)}: {row.verdict}"
     chart.add_scatter(
         x=[row.mean],
         y=[name],
@@ -149,5 +157,5 @@ def _draw_row(chart: go.Figure, row: Row, metric: Metric) -> None:
             "width": 5,
         },
         customdata=[row.arm_id],
-        hovertemplate=f"<b>{name}</b><br>{number(row.mean, 2)} {metric.unit}, {certain}<br>{change}<extra></extra>",
+        hovertemplate=f"<b>{name}</b><br>{metric.exactly(row.mean)}, {certain}<br>{change}<extra></extra>",
     )

@@ -92,9 +92,25 @@ def draw(info: CurvesInfo, theme: Theme = "light") -> go.Figure:
             mode="lines+markers",
             line={"color": color, "dash": curve.dash, "width": 2},
             marker={"symbol": themes.style(curve.block).symbol, "size": 7},
-            hovertemplate=f"{html.escape(curve.label)}<br>epoch %{{x}}: %{{y:.1f}} {info.metric.unit}<extra></extra>",
+            hovertemplate=f"{html.escape(curve.label)}<br>epoch %{{x}}: {info.metric.hovering('y')}<extra></extra>",
             **group,
         )
     chart.update_xaxes(title_text="Epoch", dtick=1 if max(len(curve.epochs) for curve in info.curves) <= 20 else None)
-    chart.update_yaxes(title_text=f"{info.metric.title} ({info.metric.unit})")
+    chart.update_yaxes(title_text=info.metric.axis, range=vertical_range(info))
     return chart.update_layout(legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top", "xanchor": "left"})
+
+
+def vertical_range(info: CurvesInfo) -> list[float] | None:
+    """From the means and half the curves' bands: a band from 20 to 130 % would squeeze all others into a line.
+
+    None where no curve that is shown has a value.
+    """
+    shown = [curve for curve in info.curves if curve.shown] or info.curves
+    means = np.array([value for curve in shown for value in curve.mean], dtype=float)
+    halves = np.array([high - mean for curve in shown for high, mean in zip(curve.high, curve.mean, strict=True)])
+    if not np.isfinite(means).any():
+        return None
+    halves = halves[np.isfinite(halves)]
+    room = max(0.06 * (np.nanmax(means) - np.nanmin(means)), float(np.median(halves)) if len(halves) else 0.0)
+    room = room or 1.0
+    return info.metric.within([np.nanmin(means) - room, np.nanmax(means) + room])

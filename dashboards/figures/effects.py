@@ -76,10 +76,8 @@ def heatmap(info: CellsInfo, theme: Theme = "light") -> go.Figure:
     if not np.isfinite(np.array(info.means, dtype=float)).any():
         return themes.message("No combination of these axes has a result yet.", theme)
     chart = themes.figure(theme, height=140 + 46 * len(info.rows))
-    texts = [
-        [f"{mean:.1f}<br>n = {n}" if np.isfinite(mean) else "not run" for mean, n in zip(*pair, strict=True)]
-        for pair in zip(info.means, info.trials, strict=True)
-    ]
+    rows = zip(info.means, info.trials, strict=True)
+    texts = [[_cell(info.metric, *cell) for cell in zip(*pair, strict=True)] for pair in rows]
     chart.add_heatmap(
         z=info.means,
         x=[html.escape(level) for level in info.columns],
@@ -99,6 +97,10 @@ def heatmap(info: CellsInfo, theme: Theme = "light") -> go.Figure:
     return chart
 
 
+def _cell(metric: Metric, mean: float, trials: int) -> str:
+    return f"{metric.number(mean)}<br>n = {trials}" if np.isfinite(mean) else "not run"
+
+
 def interaction(info: CellsInfo, theme: Theme = "light") -> go.Figure:
     """One line per level of the rows' axis over the columns' axis: parallel lines are no interaction."""
     if not np.isfinite(np.array(info.means, dtype=float)).any():
@@ -114,8 +116,8 @@ def interaction(info: CellsInfo, theme: Theme = "light") -> go.Figure:
             line={"color": shades[at], "dash": DASHES[at % len(DASHES)]},
             marker={"symbol": MARKS[at % len(MARKS)], "size": 9},
             connectgaps=False,
-            hovertemplate=f"%{{fullData.name}}, {over} = %{{x}}: %{{y:.1f}} {info.metric.unit}<extra></extra>",
+            hovertemplate=f"%{{fullData.name}}, {over} = %{{x}}: {info.metric.hovering('y')}<extra></extra>",
         )
     chart.update_xaxes(title_text=over, type="category")
-    chart.update_yaxes(title_text=f"{info.metric.title} ({info.metric.unit})")
+    chart.update_yaxes(title_text=info.metric.axis)
     return chart

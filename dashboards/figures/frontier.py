@@ -18,14 +18,15 @@ from dashboards.figures import labels
 from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
 from dashboards.metrics import Cost, Metric
-from dashboards.text import configuration, count, interval, number, quantity
+from dashboards.text import configuration, count, quantity
 
 LOG_ABOVE = 5.0  # ratio of the dearest to the cheapest arm from which the cost axis is logarithmic
 MOST_LABELS = 7
 LABEL_WIDTH = 110  # characters across a chart of usual width
 HOVER_WIDTH, INDENT = 84, "\u2003"  # characters; an em space, which HTML keeps
-OPACITY = {ON: 1.0, NEAR: 0.75, UNKNOWN: 0.6}
-DOMINATED_OPACITY = 0.45
+OPACITY = {ON: 1.0, NEAR: 0.85, UNKNOWN: 0.7}
+DOMINATED_OPACITY = 0.55
+OUTLINE = {"light": "rgba(0,0,0,0.55)", "dark": "rgba(255,255,255,0.7)"}  # of arms on the frontier
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def draw(info: FrontierInfo, theme: Theme = "light") -> go.Figure:
     chart = themes.figure(theme, height=480)
     _draw_band(chart, info)
     blocks = dict.fromkeys(point.block for point in info.points)
-    traces = [_traces(block, [point for point in info.points if point.block == block]) for block in blocks]
+    traces = [_traces(block, [point for point in info.points if point.block == block], theme) for block in blocks]
     chart.add_traces([trace for pair in traces for trace in pair])  # at once: each call checks every property again
     for point, rightwards in labelled(info):
         chart.add_annotation(
@@ -146,7 +147,7 @@ def draw(info: FrontierInfo, theme: Theme = "light") -> go.Figure:
         chart.update_xaxes(tickformat="~s")
     if info.logarithmic:
         chart.update_xaxes(dtick="D2")
-    chart.update_yaxes(title_text=f"{info.metric.title} ({info.metric.unit})", range=vertical_range(info))
+    chart.update_yaxes(title_text=info.metric.axis, range=vertical_range(info))
     return chart
 
 
@@ -172,11 +173,11 @@ def labelled(info: FrontierInfo, fits: int = LABEL_WIDTH) -> list[tuple[Point, b
 
 
 def _said(row: dict[str, Any], metric: Metric, cost: Cost) -> tuple[str, ...]:
-    value = f"{number(row['mean'], 2)} {metric.unit}"
-    certain = f"95 % interval {interval(row['low'], row['high'])}" if row["n"] > 1 else "one seed: interval unknown"
+    span = metric.interval(row["low"], row["high"])
+    certain = f"95 % interval {span}" if row["n"] > 1 else "one seed: interval unknown"
     lines = [
         f"<b>{html.escape(row['label'])}</b>",
-        f"{metric.title}: <b>{value}</b>, {certain}, {count(int(row['n']), 'seed')}",
+        f"{metric.title}: <b>{metric.exactly(row['mean'])}</b>, {certain}, {count(int(row['n']), 'seed')}",
         f"{cost.title}: {quantity(row[cost.name], cost.unit)}",
     ]
     chance = f" (on it in {100 * row['probability']:.0f} % of resamples)" if np.isfinite(row["probability"]) else ""
@@ -211,7 +212,7 @@ def _draw_band(chart: go.Figure, info: FrontierInfo) -> None:
         )
 
 
-def _traces(block: str, points: Sequence[Point]) -> list[dict[str, Any]]:
+def _traces(block: str, points: Sequence[Point], theme: Theme) -> list[dict[str, Any]]:
     """One block's seeds, if any are shown, and its means."""
     style = themes.style(block)
     dots = [(point.cost, value) for point in points for value in point.seeds]
@@ -235,7 +236,7 @@ def _traces(block: str, points: Sequence[Point]) -> list[dict[str, Any]]:
             "symbol": style.symbol,
             "size": 12,
             "opacity": [OPACITY.get(point.standing, DOMINATED_OPACITY) for point in points],
-            "line": {"width": [1.5 if point.standing == ON else 0 for point in points], "color": "rgba(0,0,0,0.55)"},
+            "line": {"width": [1.5 if point.standing == ON else 0 for point in points], "color": OUTLINE[theme]},
         },
         "error_y": {
             "type": "data",

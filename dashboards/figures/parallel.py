@@ -72,8 +72,8 @@ def info(design: pd.DataFrame, table: pd.DataFrame, metric: Metric, cost: Cost) 
     if len(shown) and np.isfinite(costs).all():
         unit = "" if cost.unit in cost.title else cost.unit
         found.append(_numbers(cost.title, costs, [text.quantity(each, unit) for each in costs]))
-    said = [text.number(each) for each in shown["mean"]]
-    found.append(_numbers(f"{metric.title} ({metric.unit})", shown["mean"].astype(float), said))
+    said = [metric.number(each) for each in shown["mean"]]
+    found.append(_numbers(metric.axis, shown["mean"].astype(float), said))
     labels, blocks = tuple(map(str, shown["label"])), tuple(map(str, shown["block"]))
     return ParallelInfo(labels, blocks, tuple(found), len(ranked) - len(shown))
 

@@ -1,8 +1,8 @@
 """How figures look: one colour and one marker per block everywhere, light and dark.
 
-Colours are Okabe and Ito's, extended by Tol's muted set; each reads on white and on near-black and stays apart for the
-common forms of colour blindness. Markers differ too, so that a grey print can be read. Nothing else has these colours:
-what is not about one block is drawn in greys, patterns or Cividis.
+Colours are Okabe and Ito's, with five more chosen to stay furthest from them and from each other in normal sight and in
+the three forms of colour blindness; each reads on white and on near-black. Markers differ too, so that a grey print can
+be read. Nothing else has these colours: what is not about one block is drawn in greys, patterns or Cividis.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ class Style(NamedTuple):
 
 
 STYLES: dict[str, Style] = {
-    "none": Style("#7f7f7f", "x"),
+    "none": Style("#6b6b6b", "x"),
     "nl": Style("#0072b2", "circle"),
     "hgnl": Style("#e69f00", "square"),
     "rnl": Style("#009e73", "diamond"),
-    "se_rnl": Style("#44aa99", "diamond-tall"),
+    "se_rnl": Style("#8cbf73", "diamond-tall"),
     "pnl": Style("#d55e00", "triangle-up"),
     "bat": Style("#cc79a7", "star"),
     "se": Style("#56b4e9", "cross"),
-    "cbam": Style("#aa4499", "pentagon"),
-    "gc": Style("#999933", "hexagon"),
-    "cgnl": Style("#a34a6b", "triangle-down"),
-    "cgd": Style("#7b8fd4", "hourglass"),
+    "cbam": Style("#804073", "pentagon"),
+    "gc": Style("#8c401a", "hexagon"),
+    "cgnl": Style("#7326f2", "triangle-down"),
+    "cgd": Style("#b259f2", "hourglass"),
 }
 SPARE = (Style("#b07d48", "star-square"), Style("#6aa84f", "bowtie"), Style("#8e7cc3", "star-diamond"))
 

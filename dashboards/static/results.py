@@ -14,7 +14,6 @@ from dashboards.figures import ablation, curves, frontier, per_class
 from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
 from dashboards.static.common import BAND_ALPHA, LINES, MARKERS, SMALL, empty, legend, rows
-from dashboards.text import number
 
 CHARACTER_POINTS = 0.6 * SMALL  # a letter's width
 STEPS = (1.0, 2.0, 5.0)  # where a logarithmic axis has ticks in each decade
@@ -36,7 +35,7 @@ def draw_frontier(axes: Axes, info: frontier.FrontierInfo, theme: Theme) -> None
     _name(axes, info, theme)
     _cost_axis(axes, info)
     axes.set_ylim(*frontier.vertical_range(info))
-    axes.set_ylabel(f"{info.metric.title} ({info.metric.unit})")
+    axes.set_ylabel(info.metric.axis)
     legend(axes, theme, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
 
 
@@ -112,11 +111,12 @@ def draw_ablation(axes: Axes, info: ablation.AblationInfo, theme: Theme) -> None
             row.mean, at, xerr=half, marker=MARKERS[style.symbol], color=style.color, markersize=5, elinewidth=1.1
         )
     rows(axes, [row.name for row in info.rows])
-    axes.set_xlabel(f"{info.metric.title} ({info.metric.unit})")
+    axes.set_xlim(*ablation.horizontal_range(info))
+    axes.set_xlabel(info.metric.axis)
 
 
 def _control(axes: Axes, info: ablation.AblationInfo, control: ablation.Row, theme: Theme) -> None:
-    said = f"control {control.name}: {number(control.mean)} {info.metric.unit}"
+    said = f"control {control.name}: {info.metric.said(control.mean)}"
     place: dict[str, Any] = {"fontsize": SMALL, "color": themes.INK[theme], "va": "bottom"}
     if info.control_is_far:
         left = control.mean < info.span[0]
@@ -147,8 +147,10 @@ def draw_curves(axes: Axes, info: curves.CurvesInfo, theme: Theme) -> None:
             label=curve.label,
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if (ends := curves.vertical_range(info)) is not None:
+        axes.set_ylim(*ends)
     axes.set_xlabel("Epoch")
-    axes.set_ylabel(f"{info.metric.title} ({info.metric.unit})")
+    axes.set_ylabel(info.metric.axis)
     legend(axes, theme, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 
 

@@ -22,7 +22,7 @@ def draw_heatmap(axes: Axes, info: effects.CellsInfo, theme: Theme) -> None:
     image = axes.imshow(means, cmap=shades, aspect="auto")
     for (row, column), mean in np.ndenumerate(means):
         known = np.isfinite(mean)
-        said = f"{mean:.1f}\nn = {info.trials[row][column]}" if known else "not run"
+        said = f"{info.metric.number(mean)}\nn = {info.trials[row][column]}" if known else "not run"
         dark = known and sum(image.cmap(image.norm(mean))[:3]) < 1.5
         ink = "white" if dark else "black" if known else themes.INK[theme]
         axes.text(column, row, said, ha="center", va="center", fontsize=SMALL, color=ink)
@@ -50,7 +50,7 @@ def draw_interaction(axes: Axes, info: effects.CellsInfo, theme: Theme) -> None:
         )
     axes.set_xticks(range(len(info.columns)), info.columns)
     axes.set_xlabel(info.second)
-    axes.set_ylabel(f"{info.metric.title} ({info.metric.unit})")
+    axes.set_ylabel(info.metric.axis)
     legend(axes, theme, loc="best")
 
 

@@ -70,13 +70,14 @@ def _by_seed(view: View, held: Held, first: str, second: str) -> Component:
     level, certainty = _certainty(info)
     sentence = _sentence(info, one["label"], two["label"])
     figure = parts.graph(paired.draw(info, view.theme), "seeds", "Differences by seed", keep=f"{first} {second}")
+    digits = metric.digits + 1
     rows = [
         html.Tr(
             [
                 parts.td(f"seed {seed}"),
-                parts.td(text.number(a, 2), number=True),
-                parts.td(text.number(b, 2), number=True),
-                parts.td(text.signed(a - b, 2), number=True),
+                parts.td(text.number(a, digits), number=True),
+                parts.td(text.number(b, digits), number=True),
+                parts.td(text.signed(a - b, digits), number=True),
             ]
         )
         for seed, a, b in info.seeds
@@ -92,9 +93,9 @@ def _by_seed(view: View, held: Held, first: str, second: str) -> Component:
 def _sentence(info: paired.PairInfo, one: str, two: str) -> str:
     if not np.isfinite(info.difference):
         return f"{one} and {two} cannot be compared yet: one of them has no result."
-    span = text.interval(info.low, info.high, sign=True)
+    span = info.metric.interval(info.low, info.high, sign=True)
     known = f" {span}" if span != text.MISSING else ""
-    return f"{one}: {text.signed(info.difference)} {info.metric.difference_unit}{known} against {two}."
+    return f"{one}: {info.metric.change(info.difference)}{known} against {two}."
 
 
 def _certainty(info: paired.PairInfo) -> tuple[str, str]:
@@ -131,8 +132,8 @@ class _ByClip:
         found = self.found
         numbers = {
             "clips": f"{found.clips}, {text.count(len(found.seeds), 'shared seed')}",
-            f"only {one} is right": text.number(found.only_first),
-            f"only {two} is right": text.number(found.only_second),
+            f"only {one} is right": f"{text.number(found.only_first)} clips",
+            f"only {two} is right": f"{text.number(found.only_second)} clips",
             "difference": f"{text.signed(found.difference)} points {text.interval(found.low, found.high, sign=True)}",
             "McNemar's p": text.p_value(found.p),
         }
@@ -162,7 +163,7 @@ class _ByClip:
             for at in order
             if one[at] != two[at]
         ]
-        head = ["Clip", parts.th("Class", number=True), parts.th("First", number=True), parts.th("Second", number=True)]
+        head = ["Clip", *(parts.th(name, number=True) for name in ("Class", *self.labels))]
         inside = parts.table(head, rows, "Clips that differ most")
         return html.Details([html.Summary("Clips they differ on most (share of seeds that are right)"), inside])
 

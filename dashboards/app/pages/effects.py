@@ -16,6 +16,7 @@ from dashboards.app.store import Held
 from dashboards.app.view import View
 
 TITLE = "Effects"
+AXIS_PIXELS = 62  # what one of the parallel axes needs for its names
 MOST_BARS = 60  # arms side by side; more cannot be read
 
 
@@ -43,7 +44,8 @@ def render(view: View) -> list[Component | None]:
 
 def _all(view: View, held: Held) -> Component:
     figure = held.keep(lambda: held.parallel(view.metric, theme=view.theme), "parallel", view.metric, view.theme)
-    drawn = parts.graph(figure, "parallel", "Parallel coordinates; the numbers are in the answer's table")
+    least = AXIS_PIXELS * len(figure.layout.xaxis.tickvals or ())
+    drawn = parts.graph(figure, "parallel", "Parallel coordinates; the numbers are in the answer's table", least=least)
     lead = (
         "Each line is an arm of the sweep, the best 150 at most, in its block's colour; at a dash its block does "
         "not have this setting. Click a point for the arm's trials."
@@ -71,10 +73,10 @@ def _main(main: pd.DataFrame, metric: metrics.Metric) -> Component:
     rows = []
     for axis, levels in main.groupby("axis", sort=False):
         for at, row in enumerate(frames.records(levels)):
-            rows.append(html.Tr([*_axis_cells(str(axis), row, first=at == 0), *_level_cells(row)]))
+            rows.append(html.Tr([*_axis_cells(str(axis), row, first=at == 0), *_level_cells(row, metric)]))
     head = ["Setting", "Effect", parts.th("Share of variance", number=True), parts.th("p", number=True), "Value"]
     head += [
-        parts.th(f"Mean ({metric.unit})", number=True),
+        parts.th(metric.heading("Mean"), number=True),
         parts.th("95 %", number=True),
         parts.th("Trials", number=True),
     ]
@@ -100,11 +102,11 @@ def _axis_cells(axis: str, row: dict[str, Any], *, first: bool) -> list[Componen
     ]
 
 
-def _level_cells(row: dict[str, Any]) -> list[Component]:
+def _level_cells(row: dict[str, Any], metric: metrics.Metric) -> list[Component]:
     return [
         parts.td(str(row["level"])),
-        parts.td(text.number(row["mean"]), number=True),
-        parts.td(text.interval(row["low"], row["high"]), number=True),
+        parts.td(metric.number(row["mean"]), number=True),
+        parts.td(metric.interval(row["low"], row["high"]), number=True),
         parts.td(int(row["n"]), number=True),
     ]
 

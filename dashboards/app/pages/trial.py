@@ -22,6 +22,7 @@ from dashboards.metrics import Metric
 from dashboards.sections import environments
 
 TITLE = "Trial"
+HIDDEN = "***"  # what the ledger has instead of a login
 FIRST_TILES = ("top1_percent", "top5_percent", "train_loss", "train_seconds")
 
 
@@ -255,6 +256,8 @@ def _links(view: View, trial_id: str) -> Component:
             )
         )
         content.append(parts.code(shlex.join(["mlflow", "ui", "--backend-store-uri", store])))
+        if HIDDEN in store:
+            content.append(html.P(f"{HIDDEN} stands for what was left out as secret.", className="small"))
     return parts.card(*content, title="In MLflow")
 
 

@@ -304,3 +304,17 @@ def test_an_arm_chosen_among_a_blocks_arms_is_shown_there(tmp_path: Path, show: 
     assert "unknown arm 'x'" in show(path, "/effects", "?arm=x")[1]
     (parallel,) = [each for each in find(content, "Graph") if each.id["graph"] == "parallel"]
     assert "nl@res3" in {label for trace in parallel.figure.data for label in trace.customdata}
+
+
+def test_differences_have_the_unit_and_decimals_of_their_metric(tmp_path: Path, show: Show) -> None:
+    ledger = write(tmp_path)
+    change(ledger, *OTHER)
+    assert " dB [+" in dashboards.open(ledger).sweep("quickstart").answer().sentence
+    change(ledger, "UPDATE results SET name = 'validation_loss', value = value / 1000 WHERE name = 'psnr_db'")
+    change(ledger, "DELETE FROM results WHERE name = 'train_loss'")
+    found = dashboards.open(ledger).sweep("quickstart").answer()
+    assert "Nothing pays: every arm is worse" in found.sentence
+    _, said = show(ledger, "/sweep", "?metric=validation_loss")
+    assert "+0.01" in said
+    assert "points" not in said
+    assert "()" not in said

@@ -279,3 +279,23 @@ def luminance(color: str) -> float:
 def test_an_unknown_rule_leaves_the_frontier_in_words(quickstart: dashboards.Sweep) -> None:
     assert find_cost("published_gflops:nobody").unit == "GFLOPs"
     assert "No arm" in quickstart.frontier(cost="published_gflops:nobody").layout.annotations[0].text
+
+
+def test_wide_intervals_are_cut_instead_of_squeezing_the_seeds() -> None:
+    row = ablation.Row("a", "a", "nl", 80.0, 30.0, 130.0, (75.0, 85.0), "undecided", 0.0)
+    near = ablation.Row("b", "b", "nl", 82.0, 80.0, 84.0, (81.0, 83.0), "undecided", 0.0)
+    low, high = ablation.horizontal_range(ablation.AblationInfo(TOP1, (row, near), None))
+    assert 68 < low < 70
+    assert 90 < high < 92
+    wide = ablation.Row("a", "a", "nl", 95.0, 80.0, 110.0, (90.0, 99.5), "undecided", 0.0)
+    assert ablation.horizontal_range(ablation.AblationInfo(TOP1, (wide,), None))[1] == 102.0
+
+
+def test_one_wide_band_does_not_squeeze_the_curves() -> None:
+    def curve(mean: float, half: float) -> curves.Curve:
+        ends = (mean - half,) * 2, (mean + half,) * 2
+        return curves.Curve("a", "nl", "solid", (0, 1), (mean, mean), *ends, shown=True)
+
+    info = curves.CurvesInfo(TOP1, (curve(50.0, 60.0), curve(60.0, 1.0), curve(70.0, 2.0)))
+    assert curves.vertical_range(info) == [48.0, 72.0]
+    assert curves.vertical_range(curves.CurvesInfo(TOP1, (curve(float("nan"), 1.0),))) is None
