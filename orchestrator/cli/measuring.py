@@ -28,7 +28,10 @@ from workloads.spec import ModelSpec
 @click.option("--set", "fields", multiple=True, metavar="FIELD=VALUE", help="Any other field of the backbone.")
 @click.option("--measure", is_flag=True, help="Also time it: latency, throughput, peak memory.")
 @click.option("--device", default="cpu", show_default=True, help="For --measure: cpu or cuda.")
-@click.option("--batch", default=1, show_default=True, help="For --measure: clips per forward pass.")
+@click.option("--batch", default=1, show_default=True, help="For --measure: clips per step.")
+@click.option("--warmup", default=3, show_default=True, help="For --measure: steps before the first sample.")
+@click.option("--samples", default=20, show_default=True, help="For --measure: steps that are timed.")
+@click.option("--training", is_flag=True, help="For --measure: training steps instead of forward passes.")
 @json_option
 def profile(backbone: str, block: str, insert: tuple[str, ...], fields: tuple[str, ...], **options: Any) -> None:
     """What a network costs: parameters, executed MACs, activations, and the papers' own GFLOPs.
@@ -45,12 +48,7 @@ def profile(backbone: str, block: str, insert: tuple[str, ...], fields: tuple[st
         raise LongrangeError(str(error)) from error
     values = found.model_dump(mode="json")
     if options["measure"]:
-        from workloads.measure import measure_model
-
-        try:
-            values["measured"] = measure_model(spec, device=options["device"], batch=options["batch"]).to_json()
-        except ValueError as error:
-            raise UserError(f"--measure: {error}") from error
+        values["measured"] = _measured(spec, options)
     if options["as_json"]:
         echo_json(values)
     else:
@@ -133,7 +131,7 @@ def _spec(
         parsed = json.loads(block) if block.lstrip().startswith("{") else {"name": block}
     except ValueError as error:
         raise UserError(f"--block is not valid JSON: {error}") from error
-    content = {"backbone": chosen, "block": parsed, "insertion": dict(_place(text) for text in insert)}
+    content = {"backbone": chosen, "block": parsed, "insertion": _places(insert)}
     try:
         spec = ModelSpec.model_validate(content)
     except ValidationError as error:
@@ -142,6 +140,25 @@ def _spec(
     if problems:
         raise SweepError("profile", problems)
     return spec
+
+
+def _measured(spec: ModelSpec, options: dict[str, Any]) -> dict[str, Any]:
+    from workloads.measure import measure_model
+
+    chosen = {name: options[name] for name in ("device", "batch", "training", "warmup", "samples")}
+    try:
+        return measure_model(spec, **chosen).to_json()
+    except ValueError as error:
+        raise UserError(f"--measure: {error}") from error
+
+
+def _places(insert: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for stage, units in map(_place, insert):
+        if stage in found:
+            raise UserError(f"--insert names {stage} twice: give all its units in one, e.g. --insert {stage}=0,2")
+        found[stage] = units
+    return found
 
 
 def _place(text: str) -> tuple[str, Any]:
@@ -156,30 +173,34 @@ def _show_profile(spec: ModelSpec, values: dict[str, Any]) -> None:
         f"{spec.backbone.name} {spec.backbone.frames}x{spec.backbone.size}x{spec.backbone.size}, "
         f"{spec.backbone.classes} classes, block {spec.block.name}"
     )
-    rows = [["whole network", values["params"], values["executed_macs"], values["peak_activation_bytes"]]]
-    rows += [
-        [item["stage"], item["params"], item["executed_macs"], item["peak_activation_bytes"]]
-        for item in values["per_stage"]
-    ]
-    rows += [
+    parts = [("whole network", values), *((item["stage"], item) for item in values["per_stage"])]
+    parts += [(f"  {item['block']} at {item['stage']}.{item['unit']}", item) for item in values["per_block"]]
+    shown = [
         [
-            f"  {item['block']} at {item['stage']}.{item['unit']}",
-            item["params"],
-            item["executed_macs"],
-            item["peak_activation_bytes"],
+            name,
+            f"{item['params']:,}",
+            f"{item['executed_macs'] / 1e9:,.4f}",
+            f"{item['peak_activation_bytes'] / 2**20:,.1f}",
         ]
-        for item in values["per_block"]
+        for name, item in parts
     ]
-    shown = [[name, f"{params:,}", f"{macs / 1e9:,.4f}", f"{peak / 2**20:,.1f}"] for name, params, macs, peak in rows]
     echo_table(["part", "params", "executed GMACs / clip", "peak activations MiB"], shown)
-    rules = [[name, f"{value:.3f}"] for name, value in values["rules"].items()]
-    echo_table(["published rule", "GFLOPs as printed"], rules)
+    ruled = [[name, *(f"{value:.3f}" for value in item["rules"].values())] for name, item in parts]
+    echo_table(["GFLOPs as printed, by rule", *values["rules"]], ruled)
     if "measured" in values:
-        found = values["measured"]
-        click.echo(
-            f"measured: {found['p50_ms']:.1f} ms median, {found['p95_ms']:.1f} ms 95th percentile, "
-            f"{found['clips_per_second']:.2f} clips/s over {len(found['latency_ms'])} samples"
-        )
+        _show_measured(values["measured"])
+
+
+def _show_measured(found: dict[str, Any]) -> None:
+    taken, where = found["latency_ms"], found["measured_on"]
+    click.echo(
+        f"measured {found['step']} at batch {found['batch']} on {where['device']} ({where['device_name']}, "
+        f"{where['dtype']}): {found['p50_ms']:.1f} ms median, {found['p95_ms']:.1f} ms 95th percentile, "
+        f"{found['clips_per_second']:.2f} clips/s over {len(taken)} samples after {found['warmup']} to warm up"
+    )
+    peak = found["peak_memory_bytes"]
+    if peak is not None:
+        click.echo(f"peak memory {peak / 2**20:,.0f} MiB")
 
 
 def _show_audit(rows: list[Any], summary: dict[str, Any]) -> None:
@@ -191,6 +212,10 @@ def _show_audit(rows: list[Any], summary: dict[str, Any]) -> None:
     echo_table(["paper", "table", "model", "metric", "published", "ours", "verdict", "reason"], shown)
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdicts"].items())
     click.echo(f"{summary['cells']} cells: {verdicts}")
+    click.echo(
+        f"exact, close or explained: {summary['accounted_percent']} % of {summary['cost_cells']} costs, "
+        f"{summary['own_accounted_percent']} % of the {summary['own_cost_cells']} that the papers counted themselves"
+    )
 
 
 def _ours(row: Any) -> str | None:
