@@ -78,6 +78,25 @@ class TinyConfig(BackboneConfig):
         return TinyResNet(self)
 
 
+class TinyTSMConfig(TinyConfig):
+    """resnet-tiny with TSM's shift in front of every unit, for small real clips: it sees the order of frames.
+
+    Attributes:
+        shift_divisor: C over the channels shifted each way; 8 shifts a quarter in all.
+    """
+
+    frames: int = Field(8, ge=1)
+    size: int = Field(56, ge=8)
+    widths: tuple[int, int, int, int] = (16, 32, 64, 128)
+    strides: tuple[int, int, int, int] = (2, 2, 2, 1)
+    shift_divisor: int = Field(8, ge=2)
+
+    def build(self) -> nn.Module:
+        from workloads.backbones.tiny import TinyTSM
+
+        return TinyTSM(self)
+
+
 class ResNetConfig(BackboneConfig):
     """A 2-D ResNet, ResNeXt or SE-ResNe(X)t on every frame; an image net where frames is 1.
 
@@ -341,7 +360,7 @@ NETS: dict[str, dict[str, Any]] = {
 
 
 def _presets() -> dict[str, BackboneConfig]:
-    found: list[BackboneConfig] = [TinyConfig(name="resnet_tiny")]
+    found: list[BackboneConfig] = [TinyConfig(name="resnet_tiny"), TinyTSMConfig(name="tsm_tiny")]
     found += [ResNetConfig(name=net, **fields) for net, fields in NETS.items()]
     resnets = {net: fields for net, fields in NETS.items() if set(fields) == {"depth"}}
     found += [C2DConfig(name=f"c2d_{net}", **fields) for net, fields in resnets.items()]

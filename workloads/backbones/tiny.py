@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from torch import nn
 
 from workloads.backbones.base import Backbone, Chain, TakesBlocks
-from workloads.backbones.families import TinyConfig, UnitPlan
+from workloads.backbones.families import TinyConfig, TinyTSMConfig, UnitPlan
 from workloads.backbones.layers import ChannelsLast, convolution, init_like_torchvision
 from workloads.backbones.resnet import BasicUnit, units_of
+from workloads.backbones.tsm import TemporalShift
 
 
 class TinyResNet(Backbone[TinyConfig]):
@@ -46,3 +47,12 @@ class TinyResNet(Backbone[TinyConfig]):
 
     def residual_units(self, stage: str) -> Sequence[TakesBlocks]:
         return units_of(self.body()[stage])
+
+
+class TinyTSM(TinyResNet):
+    """The same with `TemporalShift` in front of every residual branch: frames meet, at no MAC."""
+
+    def __init__(self, config: TinyTSMConfig) -> None:
+        super().__init__(config)
+        for unit in units_of([self.layer1, self.layer2, self.layer3, self.layer4]):
+            unit.shift = TemporalShift(config.shift_divisor)
