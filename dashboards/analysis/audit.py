@@ -59,7 +59,8 @@ def rank_changes(table: pd.DataFrame, metric: str = "gflops") -> pd.DataFrame:
 
     Returns:
         Rows with both numbers: row_id, those of `LIKE`, published, executed, published_rank, executed_rank (1 is
-        cheapest, ties share the mean rank), change (positive: dearer than published), ratio (executed / published).
+        cheapest, equal costs share the smallest rank), change (positive: dearer than published), ratio (executed /
+        published).
     """
     known = table[(table["metric"] == metric) & table["published"].notna() & table["executed"].notna()]
     known = known[~known["table"].str.startswith("text")]
@@ -67,8 +68,8 @@ def rank_changes(table: pd.DataFrame, metric: str = "gflops") -> pd.DataFrame:
     for _, group in known.groupby(LIKE):
         visible[group.index] = group["executed"].round(_digits(group["published"]))
     ranked = known.assign(
-        published_rank=known.groupby(LIKE)["published"].rank(),
-        executed_rank=known.assign(visible=visible).groupby(LIKE)["visible"].rank(),
+        published_rank=known.groupby(LIKE)["published"].rank(method="min"),
+        executed_rank=known.assign(visible=visible).groupby(LIKE)["visible"].rank(method="min"),
         ratio=known["executed"] / known["published"].where(known["published"] != 0),
     )
     columns = ["row_id", *LIKE, "published", "executed", "published_rank", "executed_rank", "ratio"]

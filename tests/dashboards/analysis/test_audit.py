@@ -60,6 +60,14 @@ def test_verdicts_are_counted_per_paper() -> None:
     assert table.loc["rnl"].to_dict() == {"differs": 1, "reproduced": 2, "unknown": 1}
 
 
+def test_equal_costs_share_a_place_and_only_what_leaves_it_has_moved() -> None:
+    rows = [
+        {**ROWS[0], "row_id": name, "published": "1.65", "executed": cost}
+        for name, cost in zip("abc", (1.6, 1.6, 1.9), strict=True)
+    ]
+    assert list(rank_changes(frame(rows))["change"]) == [0, 0, 2]
+
+
 def test_no_rows_are_no_changes() -> None:
     assert rank_changes(frame([])).empty
     assert agreement(rank_changes(frame([]))).empty
