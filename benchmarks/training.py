@@ -221,7 +221,7 @@ def _line(row: dict[str, Any]) -> str:
     memory = row["peak_memory_bytes"]
     return (
         f"{row['block']:5} {row['setting']:34} batch {row['batch']:2} "
-        f"{row['clips_per_second']:8.1f} clips/s  MFU {mfu:>7}  "
+        f"{row['clips_per_second']:8.2f} clips/s  MFU {mfu:>7}  "
         f"{'-' if memory is None else f'{memory / 2**30:.2f} GiB':>9}  {speedup:>6} of {BASE_LINE}"
     )
 
