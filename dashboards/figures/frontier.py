@@ -145,8 +145,7 @@ def draw(info: FrontierInfo, theme: Theme = "light") -> go.Figure:
     chart.update_xaxes(title_text=axis_title(info), type="log" if info.logarithmic else "linear")
     if info.cost.prefixed:
         chart.update_xaxes(tickformat="~s")
-    if info.logarithmic:
-        chart.update_xaxes(dtick="D2")
+    chart.update_xaxes(range=horizontal_range(info), dtick="D2" if info.logarithmic else None)
     chart.update_yaxes(title_text=info.metric.axis, range=vertical_range(info))
     return chart
 
@@ -261,6 +260,13 @@ def vertical_range(info: FrontierInfo) -> list[float]:
     seen = [point.mean for point in info.points]
     room = 0.08 * (max(seen) - min(seen) or 1.0)
     return [min(seen) - room, max(seen) + room]
+
+
+def horizontal_range(info: FrontierInfo) -> list[float]:
+    """From the costs alone: left to itself, Plotly makes room for the names, half the chart in a narrow window."""
+    seen = [np.log10(point.cost) if info.logarithmic else point.cost for point in info.points]
+    room = 0.05 * (max(seen) - min(seen) or abs(max(seen)) or 1.0)
+    return [float(min(seen) - room), float(max(seen) + room)]
 
 
 def zoom(info: FrontierInfo) -> tuple[list[float], list[float]] | None:

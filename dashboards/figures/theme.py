@@ -41,6 +41,7 @@ STYLES: dict[str, Style] = {
 SPARE = (Style("#b07d48", "star-square"), Style("#6aa84f", "bowtie"), Style("#8e7cc3", "star-diamond"))
 
 INK = {"light": "#1c2430", "dark": "#e6e9ee"}
+GROUND = {"light": "#ffffff", "dark": "#1b2129"}
 GRID = {"light": "#e4e7ec", "dark": "#333a45"}
 FAINT = "#8490a3"  # reads on both
 DEEPEST = 0.65  # how far the last of several tones goes towards the ink
@@ -81,7 +82,13 @@ def template(theme: Theme) -> go.layout.Template:
             "xaxis": axis,
             "yaxis": axis,
             "margin": {"l": 60, "r": 20, "t": 30, "b": 55},
-            "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},
+            "hoverlabel": {
+                "align": "left",
+                "bgcolor": GROUND[theme],  # text on a block's colour cannot be read
+                "bordercolor": FAINT,
+                "font": {"family": FONT, "size": 12, "color": INK[theme]},
+            },
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": FAINT, "activecolor": INK[theme]},
             "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": {"text": ""}},
             "colorscale": {"sequential": "Cividis"},
             "hovermode": "closest",

@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dashboards.errors import NoResults, UnknownChoice
-from dashboards.figures.theme import Theme
+from dashboards.figures.theme import GROUND, Theme
 from dashboards.numbers import DEFAULT_COST, DEFAULT_METRIC
 from dashboards.static import attention, common, results, settings, stages
-from dashboards.static.common import BACKGROUND, FORMATS, MARKERS, SETTINGS, WIDTHS, target, write
+from dashboards.static.common import FORMATS, MARKERS, SETTINGS, WIDTHS, target, write
 from orchestrator.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def save(
         NoResults: `classes` without two arms to compare.
         LongrangeError: the file cannot be written.
     """
-    for what, given, known in (("figure", kind, KINDS), ("width", width, WIDTHS), ("theme", theme, BACKGROUND)):
+    for what, given, known in (("figure", kind, KINDS), ("width", width, WIDTHS), ("theme", theme, GROUND)):
         if given not in known:
             raise UnknownChoice(what, given, list(known))
     file = target(path)

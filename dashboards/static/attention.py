@@ -19,7 +19,7 @@ from dashboards import attention as maps
 from dashboards.figures import attention as pictures
 from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
-from dashboards.static.common import BACKGROUND, SETTINGS, SMALL, WIDTHS, target, write
+from dashboards.static.common import SETTINGS, SMALL, WIDTHS, target, write
 
 if TYPE_CHECKING:
     from dashboards.attention import Network
@@ -98,7 +98,7 @@ def draw(
     rows: list[tuple[str, NDArray[np.float64] | None]] = [*([(CLIP, None)] if plain else []), *info.maps.items()]
     grid = _Grid(len(rows), info.frames.shape, width)
     with matplotlib.rc_context(SETTINGS):
-        chart = Figure(figsize=(WIDTHS[width], grid.height), facecolor=BACKGROUND[theme])
+        chart = Figure(figsize=(WIDTHS[width], grid.height), facecolor=themes.GROUND[theme])
         for row, (title, values) in enumerate(rows):
             _write_title(chart, grid, row, title, said.get(title, ""), theme)
             cells = [grid.axes(chart, row, column) for column in range(grid.columns)]

@@ -20,7 +20,6 @@ from orchestrator.errors import LongrangeError
 
 WIDTHS = {"column": 3.4, "page": 7.0}  # inches: one and two columns of common proceedings
 FORMATS = (".pdf", ".svg", ".png")
-BACKGROUND = {"light": "#ffffff", "dark": "#1b2129"}
 BAND_ALPHA = 0.16
 SMALL = 6  # points, of what stands inside a chart
 SETTINGS: Any = {
@@ -66,7 +65,7 @@ LINES: Mapping[str, Any] = {
 
 def blank(theme: Theme, width: str, height: float) -> Figure:
     """A figure without axes; `height` in inches."""
-    return Figure(figsize=(WIDTHS[width], height), layout="constrained", facecolor=BACKGROUND[theme])
+    return Figure(figsize=(WIDTHS[width], height), layout="constrained", facecolor=themes.GROUND[theme])
 
 
 def target(path: str | os.PathLike[str]) -> Path:

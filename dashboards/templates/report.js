@@ -16,6 +16,7 @@
       layout.legend = { orientation: "h", y: -0.25, yanchor: "top", x: 0, font: { size: 11 } };
       layout.height = (layout.height || 400) + 160;
     }
+    if (narrow() && box.dataset.figure === "frontier") layout.annotations = []; // names would cover the points
     const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"],
       toImageButtonOptions: { format: "svg", filename: `${document.title} ${box.dataset.figure}` } };
     Plotly.react(box, figure.data, layout, config);
@@ -48,7 +49,8 @@
   document.querySelectorAll("[data-range]").forEach((button) => button.addEventListener("click", () => {
     const range = button.dataset.range ? JSON.parse(button.dataset.range) : null;
     const box = document.querySelector(`[data-figure="${button.dataset.target}"]`);
-    const all = { "xaxis.autorange": true, "yaxis.range": read(`figure-${button.dataset.target}`).layout.yaxis.range };
+    const whole = read(`figure-${button.dataset.target}`).layout;
+    const all = { "xaxis.range": whole.xaxis.range, "yaxis.range": whole.yaxis.range };
     Plotly.relayout(box, range || all);
     button.parentElement.querySelectorAll("button").forEach((each) => each.setAttribute("aria-pressed", each === button));
   }));
