@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+LONGEST_NUMBER = 7
+
 
 def labels(items: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:
     """One label per `(resolved content, setting of the axes)`; two arms may still get the same one."""
@@ -88,4 +90,6 @@ def _short(value: Any) -> str:
         return "x".join(map(_short, value))
     if isinstance(value, Mapping):
         return ",".join(f"{key}:{_short(item)}" for key, item in value.items())
+    if isinstance(value, float) and len(str(value)) > LONGEST_NUMBER:  # drawn, not written by anybody
+        return f"{value:.4g}"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -33,8 +33,9 @@ from orchestrator.records import mirroring
 from orchestrator.records.engine import reading, serialize, writing
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.mirroring import Copy, Sweep
-from orchestrator.records.mlflow_runs import ENDED_AT, KIND, STATUS, TRIAL, UID, milliseconds, parent_tags
+from orchestrator.records.mlflow_runs import ENDED_AT, KIND, STATUS, TRIAL, UID, folder_name, milliseconds, parent_tags
 from orchestrator.records.owners import is_dead, new_owner
+from orchestrator.records.quick_http import acknowledge_at_once
 
 if TYPE_CHECKING:
     from orchestrator.records.mlflow_writers import Writer
@@ -213,7 +214,7 @@ class Mirror:
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            folder = None if self._artifacts is None else (self._artifacts / _folder_name(name)).absolute().as_uri()
+            folder = None if self._artifacts is None else (self._artifacts / folder_name(name)).absolute().as_uri()
             return str(self._client.create_experiment(name, artifact_location=folder))
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
@@ -345,6 +346,7 @@ def _open_client(uri: str) -> Any:
 
     try:
         _knock(uri)
+        acknowledge_at_once()
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError) as error:
@@ -392,8 +394,3 @@ def _engine_of(client: Any) -> Engine | None:
     """The store's connection pool. Not part of MLflow's interface: without it everything works, but slower."""
     found = getattr(getattr(getattr(client, "_tracking_client", None), "store", None), "engine", None)
     return found if isinstance(found, Engine) else None
-
-
-def _folder_name(name: str) -> str:
-    plain = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name).strip("-.")
-    return plain[:80] or "sweep"

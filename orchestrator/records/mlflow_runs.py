@@ -79,6 +79,12 @@ def key(name: str) -> str:
     return plain[:250] or "_"
 
 
+def folder_name(name: str) -> str:
+    """Where artifacts of a sweep go, from its name."""
+    plain = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name).strip("-.")
+    return plain[:80] or "sweep"
+
+
 def milliseconds(seconds: float) -> int:
     """MLflow's clock."""
     return round(seconds * 1000)
