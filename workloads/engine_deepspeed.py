@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from workloads.average import Average
 from workloads.engine import make_optimizer, set_learning_rates, set_recipe, world_size
-from workloads.engine_plain import join_group, share_buffers, summed, under
+from workloads.engine_plain import evaluated, join_group, summed, under
 from workloads.recipes import Recipe
 
 
@@ -109,9 +109,7 @@ class DeepSpeedEngine:
 
     @contextmanager
     def evaluating(self) -> Iterator[nn.Module]:
-        share_buffers(self._model)
-        self._model.eval()
-        with self._average.in_place() if self._average is not None else nullcontext():
+        with evaluated(self._model, self._average, self.world):
             yield self.deepspeed.module
 
     def total(self, values: Tensor) -> Tensor:

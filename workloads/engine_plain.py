@@ -76,10 +76,7 @@ class PlainEngine:
 
     @contextmanager
     def evaluating(self) -> Iterator[nn.Module]:
-        if self.world > 1:
-            share_buffers(self._model)
-        self._model.eval()
-        with self._average.in_place() if self._average is not None else nullcontext():
+        with evaluated(self._model, self._average, self.world):
             yield self._network
 
     def total(self, values: Tensor) -> Tensor:
@@ -127,6 +124,18 @@ def join_group(device: torch.device) -> int:
     elif not distributed.is_initialized():
         join(backend, world_size())
     return distributed.get_rank()
+
+
+@contextmanager
+def evaluated(model: nn.Module, average: Average | None, world: int) -> Iterator[None]:
+    """Inside, `model` is in evaluation mode with its averages, if there are any, and equal on all processes."""
+    if world > 1:
+        share_buffers(model)
+    model.eval()
+    with average.in_place() if average is not None else nullcontext():
+        if world > 1 and average is not None:
+            share_buffers(model)
+        yield
 
 
 def share_buffers(model: nn.Module) -> None:

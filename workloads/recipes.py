@@ -56,14 +56,16 @@ class Recipe(Frozen):
         optimizer: SGD with `momentum`, or AdamW with betas (0.9, 0.999).
         lr: peak learning rate of the inserted blocks.
         backbone_lr: peak learning rate of everything else; None is `lr`.
-        weight_decay: decoupled for AdamW, L2 for SGD.
+        weight_decay: decoupled for AdamW, L2 for SGD; of every trained parameter, norms and biases included (no paper
+            prints an exception).
         schedule: `step` multiplies by `gamma` at `milestones` (epochs), `cosine` decays to 0, `onecycle` warms up by
             a cosine from 1/25 and decays by a cosine to 1/250,000, `constant` stays.
         warmup_epochs: linear warm-up (`onecycle`: its rising part); fractions allowed.
         dropout: before the classifier; takes the place of the backbone's own when above 0.
         label_smoothing: mass spread evenly over all classes.
         clip_grad_norm: bound of the gradient's norm over all parameters.
-        ema: decay per step of the averaged weights that are evaluated; None evaluates the weights themselves.
+        ema: decay per step of the averaged weights and batch statistics that are evaluated; None evaluates the
+            network itself.
         precision: `bf16` and `fp16` are automatic mixed precision with float32 weights.
         engine: who runs the steps.
         zero_stage: what DeepSpeed partitions: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too.

@@ -83,3 +83,25 @@ def test_averaged_weights_follow_their_formula_and_are_those_evaluated():
             torch.testing.assert_close(value, wanted[name], rtol=0, atol=1e-14)
     for name, value in model.state_dict().items():
         assert torch.equal(value, trained[name]), "training goes on with its own weights"
+
+
+def test_batch_statistics_are_averaged_with_the_weights_they_belong_to():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(INPUTS, CLASSES), nn.BatchNorm1d(CLASSES)).double()
+    running = engine(model, ema=0.75)
+    wanted = {name: value.clone() for name, value in model.state_dict().items()}
+    for _ in range(3):
+        step(running, [CLIPS])
+        wanted = {name: 0.75 * wanted[name] + 0.25 * value for name, value in model.state_dict().items()}
+    trained, kept = model[1].running_mean.clone(), running.state()
+    with running.evaluating() as network:
+        for name in ("1.running_mean", "1.running_var", "1.weight"):
+            torch.testing.assert_close(network.state_dict()[name], wanted[name], rtol=0, atol=1e-14)
+    assert torch.equal(model[1].running_mean, trained)
+    later = nn.Sequential(nn.Linear(INPUTS, CLASSES), nn.BatchNorm1d(CLASSES)).double()
+    older = {name: value for name, value in kept.items() if not name.startswith("ema/1.running")}
+    for tensors, mean in ((kept, wanted["1.running_mean"]), (older, trained)):
+        resumed = engine(later, ema=0.75)
+        resumed.load(tensors)
+        with resumed.evaluating() as network:
+            torch.testing.assert_close(network[1].running_mean, mean, rtol=0, atol=1e-14)
