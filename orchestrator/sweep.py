@@ -387,7 +387,7 @@ def set_path(document: dict[str, Any], path: str, value: Any) -> None:
         child = with_name(node.get(parent))
         node[parent] = dict(child) if isinstance(child, Mapping) else {}
         node = node[parent]
-    if leaf == "name" and node.get("name", value) != value:
+    if parents and leaf == "name" and node.get("name", value) != value:
         node.clear()
     node[leaf] = with_name(value) if leaf in NAMED and isinstance(value, str) else deepcopy(value)
 

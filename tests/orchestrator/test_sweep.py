@@ -213,6 +213,8 @@ def test_overrides_change_the_file_and_its_base(write: Any) -> None:
     assert sweep.base["recipe"] == {"epochs": 5}
     assert sweep.base["block"] == {"name": "rnl", "kernel": [3, 3, 3]}
     assert load_sweep(write(GOOD), ["workload=digits-hard"]).base["workload"] == {"name": "digits-hard"}
+    renamed = load_sweep(write(GOOD), ["name=other"])
+    assert renamed == load_sweep(write(GOOD)).model_copy(update={"name": "other"})
 
 
 @pytest.mark.parametrize(
