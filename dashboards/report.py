@@ -24,6 +24,7 @@ from dashboards.figures import strip
 from dashboards.figures.theme import template
 from dashboards.numbers import DEFAULT_COST, DEFAULT_METRIC
 from dashboards.sweep import Sweep
+from orchestrator.errors import LongrangeError
 
 AuditRows = Sequence[Mapping[str, Any]]
 
@@ -49,8 +50,20 @@ def write(
 
 
 def write_html(path: str | os.PathLike[str], content: str) -> Path:
-    """Write a page whole or not at all; missing folders are made."""
+    """Write a page whole or not at all; missing folders are made.
+
+    Raises:
+        LongrangeError: the file cannot be written.
+    """
     target = Path(path)
+    try:
+        _replace(target, content)
+    except OSError as error:
+        raise LongrangeError(f"cannot write {target}: {error.strerror or error}") from error
+    return target
+
+
+def _replace(target: Path, content: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -61,7 +74,6 @@ def write_html(path: str | os.PathLike[str], content: str) -> Path:
     except BaseException:
         os.unlink(aside)
         raise
-    return target
 
 
 def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST, audit_rows: AuditRows = ()) -> str:

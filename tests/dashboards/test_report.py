@@ -11,6 +11,7 @@ import pytest
 import dashboards
 from dashboards import report
 from dashboards.analysis.answer import answer
+from orchestrator.errors import LongrangeError
 from orchestrator.records.schema import State
 
 LIMIT_BYTES = 5_000_000
@@ -93,9 +94,15 @@ def test_a_report_that_cannot_be_made_leaves_nothing_behind(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(LongrangeError, match=r"cannot write .*report\.html: No space left on device"):
         report.write(quickstart, tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_report_where_no_folder_can_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(LongrangeError, match="cannot write"):
+        report.write_html(tmp_path / "file" / "report.html", "page")
 
 
 def test_the_answer_function_reads_the_table_it_is_given(quickstart: dashboards.Sweep) -> None:
