@@ -204,8 +204,8 @@ def _candidates(sweep: Sweep) -> tuple[list[_Candidate], list[str]]:
     """The control, then every setting; and every mistake in the file: typing, or a control that cannot exist."""
     found: list[_Candidate] = []
     wrong: list[str] = []
-    settings = algebra.expand(sweep.axes, lambda path: get_path(base, path))
-    base = merge({}, sweep.base)  # a sweep without axes has its base as its only setting
+    base = merge({}, sweep.base)
+    settings = algebra.expand(sweep.axes, lambda path: get_path(base, path))  # without axes the base alone
     for setting, is_control in [({}, True), *((setting, False) for setting in settings)]:
         try:
             content = resolve(sweep, setting, control=is_control)

@@ -100,6 +100,15 @@ def test_an_impossible_control_is_a_mistake() -> None:
     assert said.startswith("control: pnl at res3.0: 32 channels are not divisible by n=3")
 
 
+def test_conditions_ask_the_base_for_what_no_axis_sets() -> None:
+    batches = {"grid": {"recipe.batch": [16, 32]}}
+    axes = {"any_of": [{"list": [{}]}, {"when": {"block.name": "nl", "recipe.epochs": 2}, **batches}]}
+    found = plan(
+        {"block": "nl", "recipe": {"epochs": 2}}, axes={**axes, "exclude": [{"recipe.epochs": 2, "recipe.batch": 32}]}
+    )
+    assert [arm.settings for arm in found.arms if not arm.is_control] == [{}, {"recipe.batch": 16}]
+
+
 def test_axes_that_exclude_everything_leave_nothing_to_run() -> None:
     [said] = problems(axes={"grid": {"block": ["nl"]}, "exclude": [{"block.name": "nl"}]})
     assert said == "axes: nothing is left to run: exclude and when drop every setting"
