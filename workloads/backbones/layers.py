@@ -70,16 +70,16 @@ class LongRange(nn.ModuleDict):
     """The blocks inserted in one residual unit (or the head), by place; empty in a plain backbone.
 
     It holds no parameter of its own, so a backbone without blocks has exactly the keys of its published checkpoint,
-    and a block's keys start with `<unit>.long_range.<place>.`. What a block returns goes on in the layers' memory
-    format, whatever the block made of it: a convolution in another format rounds differently, so that even a block
-    that changes nothing would change the network's last digits.
+    and a block's keys start with `<unit>.long_range.<place>.`. What a block returns goes on in the memory format that
+    the block was given, whatever it made of it: a convolution in another format rounds differently, so that even a
+    block that changes nothing would change the network's last digits.
     """
 
     def forward(self, x: Tensor, place: str = "unit") -> Tensor:
         if place not in self:
             return x
         out: Tensor = self[place](x)
-        return out.contiguous(memory_format=torch.channels_last_3d)
+        return out if out.stride() == x.stride() else torch.empty_like(x, dtype=out.dtype).copy_(out)
 
 
 def init_like_torchvision(network: nn.Module) -> None:

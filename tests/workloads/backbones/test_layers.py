@@ -52,9 +52,25 @@ def test_per_frame_pool_is_the_3d_one():
     assert torch.equal(FrameMaxPool(3, 2, 1)(x), nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))(x))
 
 
-def test_a_block_s_output_goes_on_in_the_layers_memory_format():
-    holder = LongRange({"unit": nn.Identity()})
-    x = torch.randn(2, 3, 5, 7, 11)
-    assert holder(x).is_contiguous(memory_format=LAST)
-    assert torch.equal(holder(x), x)
+class Contiguous(nn.Module):
+    def forward(self, x):
+        return x.contiguous() + 0
+
+
+class Last(nn.Module):
+    def forward(self, x):
+        return ChannelsLast()(x) + 0
+
+
+@pytest.mark.parametrize("block", [Contiguous(), Last()])
+@pytest.mark.parametrize("layout", [ChannelsLast(), nn.Identity(), Last()])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7, 11), (2, 3, 5, 1, 1), (1, 3, 1, 1, 1)])
+def test_a_block_s_output_goes_on_in_the_memory_format_that_the_block_was_given(block, layout, shape):
+    holder = LongRange({"unit": block})
+    x = layout(torch.randn(shape)).requires_grad_()
+    out = holder(x)
+    assert out.stride() == x.stride()
+    assert torch.equal(out, x)
+    out.sum().backward()
+    assert torch.equal(x.grad, torch.ones(shape))
     assert holder(x, "branch") is x

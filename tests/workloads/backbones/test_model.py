@@ -19,6 +19,8 @@ from workloads.backbones.families import (
     TSNConfig,
 )
 from workloads.backbones.model import build_model, insert_blocks
+from workloads.backbones.weights import load_weights, save_weights
+from workloads.registry import parse_backbone
 from workloads.spec import ModelSpec
 
 # One small net per family: every layer kind, few parameters.
@@ -135,6 +137,32 @@ def test_a_new_block_that_starts_as_identity_leaves_the_output_bit_for_bit(where
     assert [key for key in model.state_dict() if key in keys] == keys
     assert added
     assert all(".long_range.unit." in key for key in added)
+
+
+LOADED = {
+    "mfnet": ({"frames": 8, "size": 96}, "nl", {"res3": [0, 2], "res4": [0, 2, 4]}),
+    "tsm_resnet50": ({"frames": 8, "size": 64}, "hgnl", {"head": [0]}),
+    "tsn_resnet50": ({"frames": 3, "size": 64}, "nl", {"head": [0]}),
+    "i3d_resnet50": ({"frames": 8, "size": 64}, "rnl", {"res3": [1, 3], "res2/branch": [0]}),
+    "stnet": ({"frames": 10, "size": 64}, "hgnl", {"head": [0]}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOADED)
+def test_a_loaded_network_of_full_width_answers_bit_for_bit_as_before(tmp_path, name):
+    """Small networks hide what a change of memory format does: their kernels sum in one order anyway."""
+    fields, block, insertion = LOADED[name]
+    config = parse_backbone({"name": name, "classes": 13, **fields})
+    save_weights(used(build(config, seed=1), config), tmp_path / "weights.safetensors")
+    model = build(config, seed=2)
+    assert load_weights(model, tmp_path / "weights.safetensors").complete
+    x = clips(config, batch=2)
+    with torch.no_grad():
+        before = model.eval()(x)
+        given = {"name": block, "kernel": [3, 3, 3]} if block == "rnl" else {"name": block}
+        insert_blocks(model, parse_config(given), insertion)
+        assert torch.equal(model.eval()(x), before)
 
 
 # Blocks whose defaults are for wide maps.
