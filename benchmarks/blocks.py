@@ -43,7 +43,7 @@ from benchmarks import record
 from benchmarks.blocks_child import DTYPES, PASSES, measure
 from blocks import Shape, block_names, build, config_dict, config_type
 from blocks.configs import BlockConfig
-from blocks.contract import variants
+from blocks.variants import variants
 
 MAPS = {
     "res3": (2, Shape(512, 8, 28, 28)),

@@ -39,7 +39,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from blocks.chunked import chunked_attention
 from blocks.configs import Implementation
 from blocks.prefix_sums import concatenation_attention
-from blocks.products import fast_products
+from blocks.products import common_dtype, fast_products, one_dtype
 from blocks.symmetric import symmetric_attention
 
 _KEEP_SMALL_MAPS = True  # see `as_on_large_maps`
@@ -112,7 +112,7 @@ def attend(
     if implementation == "reference" or _small(form, q, k, v):
         weights = pairwise(form, q, k, scale=scale, normalise=normalise)
         return weights @ v.to(weights.dtype)
-    q, k, v = _one_dtype(q, k, v)
+    q, k, v = one_dtype(q, k, v)
     divisor = k.shape[-2] if normalise else 1
     if form == "softmax":
         return _softmax(q, k, v, scale)
@@ -192,7 +192,7 @@ def _symmetric(form: Form, x: Queries, v: Values) -> bool:
     """Whether the symmetric evaluation applies and wins; a GPU's kernels and lower precision are faster without it."""
     if form not in ("softmax", "relu", "cosine") or x.device.type not in ("cpu", "meta"):
         return False
-    dtype = _common_dtype(x, v)
+    dtype = common_dtype(x, v)
     if x.dtype != dtype or v.dtype != dtype or dtype not in (torch.float32, torch.float64):
         return False
     # Measured on one CPU core: a few slabs have to pay for the rescaling, and wide products for the exponentials.
@@ -227,20 +227,3 @@ def _dot_product(q: Queries, k: Keys, v: Values, divisor: int) -> Output:
 
 def _scaled(q: Queries, scale: float) -> Queries:
     return q if scale == 1.0 else q * scale
-
-
-def _one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """What autocast does before a matrix product; kernels it does not know need it done for them."""
-    dtype = _common_dtype(*tensors)
-    return tuple(tensor.to(dtype) for tensor in tensors)
-
-
-def _common_dtype(*tensors: Tensor) -> torch.dtype:
-    device = tensors[0].device.type
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    if autocast and tensors[0].dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    dtype = tensors[0].dtype
-    for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return dtype

@@ -26,11 +26,12 @@ Differs from the paper: eq. 5-6 print overlapping bands (i <= k < i + H/s); here
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from blocks.base import Block, Cost, Position
+from blocks.bilinear import expand, split_bands, transform_fast, transform_plain
 from blocks.configs import BATConfig, Shape
 
 
@@ -38,6 +39,8 @@ class BAT(Block[BATConfig]):
     """Grouped bilinear attentional transform; not an identity at start (a ReLU ends the branch).
 
     Works on every map with at least as many rows and columns as P and Q and, in 3-D, a multiple of ts frames.
+
+    A compiled block is compiled once for all of them: the length of the clip stays a variable, checked on every call.
 
     Args:
         config: sides, groups and kinds of the matrices.
@@ -181,101 +184,6 @@ class MatrixPredictor(nn.Module):
             return matrices.softmax(dim)
         positive = matrices.sigmoid()
         return positive / positive.sum(dim, keepdim=True)
-
-
-def transform_fast(
-    x: Float[Tensor, "b c t h w"],
-    p: Float[Tensor, "b k t s s"],
-    q: Float[Tensor, "b k t s2 s2"],
-    m: Float[Tensor, "b kt ts ts"] | None,
-) -> Float[Tensor, "b c t h w"]:
-    """Eq. 1 and 7 without P (x) I: the rows are cut into bands, and every matrix is a few large products.
-
-    Rows and frames in front let P and M act as they are. Q stays in place as Q (x) I, W x W: moving the columns to the
-    end would cost two transpositions of single entries, more than the zeros do.
-    """
-    (b, k, t, rows, _), (height, width) = p.shape, x.shape[3:]
-    bands_bkctrhw = split_bands(x, 3, rows).reshape(b, k, -1, t, rows, -(-height // rows), width)
-    bands_bktrchw = bands_bkctrhw.permute(0, 1, 3, 4, 2, 5, 6)
-    y = p @ bands_bktrchw.reshape(b, k, t, rows, -1)
-    y = y.reshape(b, k, t, -1, width) @ expand(q.mT, width).mT
-    within = m is not None and k % m.shape[1] == 0
-    if m is not None and within:
-        y = m.unsqueeze(2) @ y.reshape(b, m.shape[1], k // m.shape[1], m.shape[2], -1)
-    y = y.reshape(bands_bktrchw.shape).permute(0, 1, 4, 2, 3, 5, 6).reshape(*x.shape[:3], -1, width)
-    y = join_bands(y, 3, rows, height)
-    return y if m is None or within else _along_time(m, y)
-
-
-def transform_plain(
-    x: Float[Tensor, "b c t h w"],
-    p: Float[Tensor, "b k t s s"],
-    q: Float[Tensor, "b k t s2 s2"],
-    m: Float[Tensor, "b kt ts ts"] | None,
-) -> Float[Tensor, "b c t h w"]:
-    """Eq. 1 and 7 with the expanded H x H, W x W and T x T matrices: the definition, and what is counted."""
-    y = expand(p, x.shape[3]).unsqueeze(2) @ x.reshape(p.shape[0], p.shape[1], -1, *x.shape[2:])
-    y = (y @ expand(q.mT.contiguous(), x.shape[4]).mT.unsqueeze(2)).reshape(x.shape)
-    return y if m is None else _along_time(expand(m, x.shape[2]), y)
-
-
-def _along_time(m: Float[Tensor, "b kt ts ts"], y: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
-    b, groups, ts, _ = m.shape
-    return (m.unsqueeze(2) @ y.reshape(b, groups, y.shape[1] // groups, ts, -1)).reshape(y.shape)
-
-
-def expand(matrix: Float[Tensor, "*batch s s"], size: int) -> Float[Tensor, "*batch size size"]:
-    """P (x) I, a matrix over bands as a matrix over rows (fig. 3); rows keep their sums.
-
-    Args:
-        matrix: acts on s bands from the left.
-        size: rows of the map, at least s.
-    """
-    s = matrix.shape[-1]
-    band = -(-size // s)
-    eye = torch.eye(band, dtype=matrix.dtype, device=matrix.device)
-    full = (matrix[..., :, None, :, None] * eye[:, None, :]).flatten(-4, -3).flatten(-2)
-    if size == s * band:
-        return full
-    first, last = _covering(size, s, matrix.device)
-    both = (first != last).to(matrix.dtype)
-    full = full.index_select(-1, first) + full.index_select(-1, last) * both
-    return join_bands(full, full.ndim - 2, s, size)
-
-
-def split_bands(x: Float[Tensor, ...], dim: int, s: int) -> Float[Tensor, ...]:
-    """Cut axis `dim` into s bands of equal length, `[..., size, ...]` to `[..., s, ceil(size / s), ...]`.
-
-    Where s does not divide the size, bands overlap their neighbours in at most one entry.
-    """
-    size = x.shape[dim]
-    band = -(-size // s)
-    if size != s * band:
-        starts = _starts(size, s, x.device)
-        x = x.index_select(dim, (starts[:, None] + torch.arange(band, device=x.device)).flatten())
-    return x.reshape(*x.shape[:dim], s, band, *x.shape[dim + 1 :])
-
-
-def join_bands(x: Float[Tensor, ...], dim: int, s: int, size: int) -> Float[Tensor, ...]:
-    """The inverse of `split_bands`, given its two axes as one; entries that two bands cover are averaged."""
-    if x.shape[dim] == size:
-        return x
-    first, last = _covering(size, s, x.device)
-    return (x.index_select(dim, first) + x.index_select(dim, last)) / 2
-
-
-def _starts(size: int, s: int, device: torch.device) -> Int[Tensor, " s"]:
-    """Where s bands of ceil(size / s) entries start so that they cover `size` entries as evenly as possible."""
-    return torch.arange(s, device=device) * (size - -(-size // s)) // (s - 1)
-
-
-def _covering(size: int, s: int, device: torch.device) -> tuple[Int[Tensor, " size"], Int[Tensor, " size"]]:
-    """For every entry, its place in the first and in the last band (s * band places in all) that cover it."""
-    band = -(-size // s)
-    starts, entry = _starts(size, s, device), torch.arange(size, device=device)
-    first = (entry[:, None] >= starts + band).sum(1)
-    last = (entry[:, None] >= starts).sum(1) - 1
-    return first * band + entry - starts[first], last * band + entry - starts[last]
 
 
 def _conv_bn_relu(inputs: int, outputs: int) -> nn.Sequential:

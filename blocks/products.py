@@ -52,6 +52,24 @@ def fast_products(x: Tensor) -> bool:
     return _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32
 
 
+def common_dtype(*tensors: Tensor) -> torch.dtype:
+    """What autocast multiplies these in; without it, what PyTorch promotes them to."""
+    device = tensors[0].device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if autocast and tensors[0].dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """What autocast does before a matrix product; kernels it does not know need it done for them."""
+    dtype = common_dtype(*tensors)
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
 def _by_onednn(a: Tensor, b: Tensor) -> bool:
     large = a.shape[1] * a.shape[2] * b.shape[2] >= _LEAST_MACS
     return large and fast_products(a) and bool(torch.backends.mkldnn.enabled)

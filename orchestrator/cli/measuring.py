@@ -92,25 +92,25 @@ def check_block(block: str, as_json: bool) -> None:
     """
     import sys
 
-    from blocks.contract import check_block as check
+    from blocks.contract import report
     from blocks.registry import UnknownBlock
 
     sys.path.insert(0, "")  # a block in the present folder is found, as with `python -m`
     try:
-        findings = check(block)
+        found = report(block)
     except UnknownBlock as error:
         raise UserError(str(error)) from error
     except (ValueError, TypeError) as error:  # what is wrong with a check's case is a finding
         raise UserError(f"{block}: its default config is not valid: {error}") from error
     if as_json:
-        echo_json({"block": block, "findings": [finding.__dict__ | {"shape": finding.shape} for finding in findings]})
-    elif findings:
-        for finding in findings:
-            click.echo(str(finding))
+        echo_json({"block": block, **found.to_json()})
     else:
-        click.echo(f"{block} keeps the contract")
-    if findings:
-        raise LongrangeError(f"{block} breaks the contract in {len(findings)} places")
+        for line in (*found.lines(), *(f"note: {note}" for note in found.notes)):
+            click.echo(line)
+    if found.findings:
+        raise LongrangeError(f"{block} breaks the contract: {len(found.broken)} of {len(found.checks)} checks")
+    if not as_json:
+        click.echo(f"{block} keeps the contract: {len(found.checks)} checks, each with {len(found.configs)} configs")
 
 
 VERBS = (profile, audit, check_block)

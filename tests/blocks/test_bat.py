@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from blocks.bat import BAT, expand, join_bands, split_bands, transform_fast, transform_plain
+from blocks.bat import BAT
+from blocks.bilinear import expand, join_bands, split_bands, transform_fast, transform_plain
 from blocks.configs import BATConfig, Shape
 from blocks.executed import observe
 

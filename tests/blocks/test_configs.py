@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import pytest
 
 from blocks.configs import BlockConfig, NonLocalConfig, RNLConfig, Shape
-from blocks.contract import fitting_shape, variants
 from blocks.registry import BUILTIN, config_dict, parse_config
+from blocks.variants import fitting_shape, variants
 
 EVERY_CONFIG = [config for kind, _ in BUILTIN.values() for config in variants(kind())]
 

@@ -3,17 +3,20 @@
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blocks import block_names, block_type, config_type
+from blocks import block_names, block_type, config_type, signatures
 from blocks.base import Block, Cost
 from blocks.configs import BlockConfig, NonLocalConfig, SEConfig, Shape
-from blocks.contract import Case, check_block, check_case, fitting_shape, variants
+from blocks.contract import Case, check_block, check_case, report
+from blocks.variants import fitting_shape, resized, variants
 
 # Compiled and distributed runs start here, in a process of their own and without the shape checks.
 PROCESSES = Path(__file__).parent / "processes"
@@ -37,6 +40,19 @@ every_case = pytest.mark.parametrize("case", CASES, ids=spelled)
 
 @every_case
 def test_contract(case):
+    assert [str(finding) for finding in check_case(case)] == []
+
+
+RESIZED = [
+    Case(block_type(name), config, shape)
+    for name in block_names()
+    for config in resized(config_type(name)())
+    if (shape := fitting_shape(config))
+]
+
+
+@pytest.mark.parametrize("case", RESIZED, ids=spelled)
+def test_contract_with_other_numbers(case):
     assert [str(finding) for finding in check_case(case)] == []
 
 
@@ -221,3 +237,91 @@ def test_a_config_that_fits_no_usual_map_is_a_finding():
 
 def test_given_shapes_are_used():
     assert check_block("se", shapes=[Shape(32, 2, 3, 5)]) == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizedConfig(BlockConfig):
+    name = "sized"
+    width: int = 8
+    kernel: tuple[int, int, int] = (3, 7, 1)
+    none: int = 0
+    fixed: int = 6
+    flag: bool = False
+    share: float = 0.5
+
+    def invalid(self):
+        odd = all(size % 2 for size in self.kernel)
+        return [] if odd and self.fixed == 6 else ["kernel must be odd and fixed 6"]
+
+    def problems(self, shape):
+        return [] if self.width <= 8 else ["too wide for every map"]
+
+
+def test_whole_numbers_vary_where_the_config_allows():
+    found = [(c.width, c.kernel, c.none) for c in resized(SizedConfig())]
+    assert found == [(4, (3, 7, 1), 0), (8, (1, 3, 1), 0), (8, (7, 15, 3), 0), (8, (3, 7, 1), 1)]
+
+
+def test_the_report_has_one_line_per_check_and_names_the_configs():
+    class Sized(Broken):
+        Config = SizedConfig
+
+        def forward(self, x):
+            return self.conv(x) * (2 if self.config.flag or self.config.width == 4 else 1) + torch.rand(())
+
+    found = report(Sized)
+    lines = found.lines()
+    at = lines.index(
+        "deterministic: 6 of 6 configs: default; flag=True; width=4; kernel=(1, 3, 1); kernel=(7, 15, 3); none=1"
+    )
+    assert lines[at + 1] == "    default at C=48 T=3 H=7 W=5: the same input gave different outputs in eval mode"
+    assert "cost_is_what_runs: 6 of 6 configs: default; " in "\n".join(lines)
+    assert len([line for line in lines if not line.startswith(" ")]) == len(found.broken)
+
+
+def test_an_ill_conditioned_definition_is_compared_by_what_float32_leaves_of_it():
+    """Two evaluations of a map that amplifies rounding differ by far more than a share of the output."""
+
+    class Amplified(Broken):
+        Config = type("AmplifiedConfig", (NonLocalConfig,), {"name": "amplified"})
+        wrong = 1.0
+
+        def forward(self, x):
+            y = self.conv(x)
+            large = 1e5 + y if self.config.implementation == "reference" else 1e5 * (1 + y / 1e5)
+            return (large - 1e5) * (self.wrong if self.config.implementation == "auto" else 1.0)
+
+    def disagrees(kind):
+        return "auto_equals_reference" in {finding.check for finding in check_block(kind, [kind.Config()])}
+
+    assert not disagrees(Amplified)
+    assert disagrees(type("Wrong", (Amplified,), {"wrong": 1 + 1e-6}))
+
+
+def test_small_outputs_are_compared_by_their_own_size():
+    class Small(Broken):
+        Config = type("SmallConfig", (NonLocalConfig,), {"name": "small"})
+
+        def forward(self, x):
+            return self.conv(x) * (1e-8 if self.config.implementation == "reference" else 1.1e-8)
+
+    messages = [f.message for f in check_block(Small, [Small.Config()]) if f.check == "auto_equals_reference"]
+    assert any("output" in message for message in messages)
+
+
+def test_shapes_in_signatures_are_executed():
+    class Annotated(Broken):
+        def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t w h"]:
+            return self.conv(x)
+
+    (finding,) = check_block(Annotated)[:1]
+    assert finding.check == "shapes_are_as_annotated"
+    assert "return value" in finding.message
+    assert "Axes: b=2, c=48, t=3, h=7, w=5" in finding.message
+
+
+def test_without_beartype_the_report_says_what_was_not_checked(monkeypatch):
+    monkeypatch.setattr(signatures, "find_spec", lambda name: None)
+    found = report(Broken)
+    assert found.findings == []
+    assert found.notes == [signatures.MISSING]

@@ -7,7 +7,8 @@ import torch._dynamo
 from torch import nn
 
 from blocks import affinity, block_names, block_type, config_type
-from blocks.contract import Case, fitting_shape, variants
+from blocks.contract import Case
+from blocks.variants import fitting_shape, variants
 
 
 def check(case: Case, backend: str) -> None:
@@ -15,11 +16,9 @@ def check(case: Case, backend: str) -> None:
     train = backend != "inductor"  # inductor's own backward of a convolution fixes the sizes
     block = case.build(dtype=torch.float32).train(train)
     compiled = torch.compile(block, fullgraph=True, backend=backend)
-    fixed = getattr(case.config, "temporal", False)  # BAT's M divides the clip into ts parts of a fixed length
-    for frames in (case.shape.frames, 2 * case.shape.frames)[: 1 if fixed else 2]:
+    for frames in (case.shape.frames, 2 * case.shape.frames):
         x = case.clips(dtype=torch.float32, shape=case.shape._replace(frames=frames))
-        if not fixed:
-            torch._dynamo.mark_dynamic(x, 2)
+        torch._dynamo.mark_dynamic(x, 2)
         with torch._dynamo.config.patch(error_on_recompile=frames != case.shape.frames):
             if train:
                 compare(outcome(compiled, block, x), outcome(block, block, x))

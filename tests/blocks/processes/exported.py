@@ -5,7 +5,8 @@ import sys
 import torch
 
 from blocks import affinity, block_names, block_type, config_type
-from blocks.contract import Case, fitting_shape, variants
+from blocks.contract import Case
+from blocks.variants import fitting_shape, variants
 
 
 def main() -> None:
