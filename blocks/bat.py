@@ -40,7 +40,8 @@ class BAT(Block[BATConfig]):
 
     Works on every map with at least as many rows and columns as P and Q and, in 3-D, a multiple of ts frames.
 
-    A compiled block is compiled once for all of them: the length of the clip stays a variable, checked on every call.
+    Compiled with the clip's length marked dynamic, one graph serves all clips of more than ts frames; PyTorch compiles
+    those of exactly ts frames by themselves, as it does wherever a size is one.
 
     Args:
         config: sides, groups and kinds of the matrices.

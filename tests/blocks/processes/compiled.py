@@ -16,10 +16,12 @@ def check(case: Case, backend: str) -> None:
     train = backend != "inductor"  # inductor's own backward of a convolution fixes the sizes
     block = case.build(dtype=torch.float32).train(train)
     compiled = torch.compile(block, fullgraph=True, backend=backend)
-    for frames in (case.shape.frames, 2 * case.shape.frames):
+    # A clip of exactly ts frames is one part per row of BAT's M, and sizes of one are always compiled by themselves.
+    first = case.shape.frames * (2 if getattr(case.config, "temporal", False) else 1)
+    for frames in (first, 2 * first):
         x = case.clips(dtype=torch.float32, shape=case.shape._replace(frames=frames))
         torch._dynamo.mark_dynamic(x, 2)
-        with torch._dynamo.config.patch(error_on_recompile=frames != case.shape.frames):
+        with torch._dynamo.config.patch(error_on_recompile=frames != first):
             if train:
                 compare(outcome(compiled, block, x), outcome(block, block, x))
             else:
