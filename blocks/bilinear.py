@@ -142,8 +142,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    dx, dp, dq, dm = torch.ops.longrange.bilinear_transform_backward(dy, *ctx.saved_tensors)
-    return dx, dp, dq, None if ctx.saved_tensors[3] is None else dm
+    x, p, q, m = ctx.saved_tensors
+    dx, dp, dq, dm = torch.ops.longrange.bilinear_transform_backward(dy, x, p, q, m)
+    return dx, dp, dq, None if m is None else dm
 
 
 _forward.register_autograd(_gradients, setup_context=_save)
