@@ -4,6 +4,7 @@
     python -m benchmarks.blocks --quick               # default configs on the res4 map: one or two minutes
     python -m benchmarks.blocks --only nl --maps res3 --repeats 3
     python -m benchmarks.blocks --threads 1 --clock processor      # on a machine that others use as well
+    python -m pytest benchmarks/blocks.py --benchmark-columns=min,median,rounds      # pytest-benchmark's table, res4
 
 The full run writes `results/blocks-<device>.json`, from which the documentation makes its page of speeds; anything
 less writes to `build/`.
@@ -40,7 +41,7 @@ from typing import Any
 import torch
 
 from benchmarks import record
-from benchmarks.blocks_child import DTYPES, PASSES, measure
+from benchmarks.blocks_child import DTYPES, PASSES, block_step, measure
 from blocks import Shape, block_names, build, config_dict, config_type
 from blocks.configs import BlockConfig
 from blocks.variants import variants
@@ -73,6 +74,26 @@ def main() -> None:
     }
     file = arguments.out or (None if whole else BUILD / f"blocks-{arguments.device}.json")
     print(f"wrote {record.write('blocks', arguments.device, found, file)}; {len(left_out)} cases without time")
+
+
+def pytest_generate_tests(metafunc: Any) -> None:
+    """For pytest-benchmark: the default config of every block on the res4 map, both forms, both passes."""
+    given = {"maps": ["res4"], "only": block_names(), "threads": os.cpu_count() or 1, "repeats": 5, "memory_gib": None}
+    given["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    found = [
+        (case, form, passes)
+        for case in _cases(argparse.Namespace(**given))
+        for passes, form in product(PASSES, _all_forms(case))
+    ]
+    names = [f"{case['config']['name']}-{case['dtype']}-{passes}-{form}" for case, form, passes in found]
+    metafunc.parametrize(("case", "form", "passes"), found, ids=names)
+
+
+def test_block(benchmark: Any, case: dict[str, Any], form: str, passes: str) -> None:
+    """One form of one block; the forms of a block stand in one group, in which the slower shows its factor."""
+    benchmark.group = f"{case['config']['name']} {case['map']} {case['dtype']} {passes}"
+    step = block_step(case, form)
+    benchmark.pedantic(step, args=(PASSES[passes],), rounds=case["repeats"], warmup_rounds=1)
 
 
 def _within(
@@ -149,12 +170,16 @@ def _forms(config: BlockConfig) -> Iterator[BlockConfig]:
 
 def _measured(case: dict[str, Any], seconds: float, clock: str) -> dict[str, Any]:
     """Everything about one case, from child processes; a form that dies (out of memory) leaves its error."""
-    forms = ["auto", "reference"] if "implementation" in case["config"] and case["plain_fits"] else ["auto"]
+    forms = _all_forms(case)
     found = record.spawn("benchmarks.blocks", {**case, "measure": "time", "forms": forms}, 60 + seconds)
     for part, form in product(("block", "map"), forms) if case["map"] == "res3" else []:
         task = {**case, "measure": "memory", "part": part, "forms": [form]}
         found[f"peak_memory_bytes_{part}_{form}"] = record.spawn("benchmarks.blocks", task, 60 + seconds).get("bytes")
     return {**found, "ratios": _ratios(found, clock)}
+
+
+def _all_forms(case: dict[str, Any]) -> list[str]:
+    return ["auto", "reference"] if "implementation" in case["config"] and case["plain_fits"] else ["auto"]
 
 
 def _ratios(found: dict[str, Any], clock: str) -> dict[str, float]:

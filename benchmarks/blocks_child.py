@@ -50,6 +50,20 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     return _times(task, {name: step for name, step in steps.items() if step}, device)
 
 
+def block_step(case: dict[str, Any], form: str) -> Callable[[bool], None]:
+    """A step of one form of a case, forward or with backward, that ends when the device has done it."""
+    torch.set_num_threads(case["threads"])
+    device = torch.device(case["device"])
+    step = _block_step(case, *_built(case, form, device))
+
+    def finished(backward: bool) -> None:
+        step(backward)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return finished
+
+
 def _built(task: dict[str, Any], form: str, device: torch.device) -> tuple[Block[Any], Tensor]:
     batch, *shape = task["shape"]
     config = parse_config(task["config"])
