@@ -78,15 +78,14 @@ def draw(info: SlopeInfo, theme: Theme = "light") -> go.Figure:
         return themes.message(f"No model of {info.title} has both a published and an executed cost.", theme)
     chart = themes.figure(theme, height=max(320, 24 * len(info.slopes)))
     for slope in info.slopes:
-        color = _color(slope.change)
         dash = "dot" if not slope.change else "solid" if slope.change > 0 else "dash"
         places = _said(slope.change)
         chart.add_scatter(
             x=["published rule", "executed MACs"],
             y=[slope.published_relative, slope.executed_relative],
             mode="lines+markers",
-            line={"color": color, "dash": dash, "width": 2},
-            marker={"color": color, "size": 8},
+            line={"color": color(slope.change), "dash": dash, "width": 2},
+            marker={"color": color(slope.change), "size": 8},
             name=html.escape(slope.row_id),
             customdata=[slope.published, slope.executed],
             hovertemplate=f"{html.escape(slope.row_id)}<br>%{{x}}: %{{customdata:.4g}} (%{{y:.3f}} × the cheapest)"
@@ -187,12 +186,12 @@ def _traces(plane: Plane, side: Literal["published", "executed"]) -> list[go.Sca
         x=[getattr(point, side) for point in plane.points],
         y=[point.top1_percent for point in plane.points],
         mode="markers+text",
-        text=[html.escape(_short(point.model)) if point.change else "" for point in plane.points],
+        text=[html.escape(short(point.model)) if point.change else "" for point in plane.points],
         textposition=[_beside(getattr(point, side) / _dearest(plane)) for point in plane.points],
         textfont={"size": 11},
         cliponaxis=False,
         marker={
-            "color": [_color(point.change) for point in plane.points],
+            "color": [color(point.change) for point in plane.points],
             "symbol": [_symbol(point) for point in plane.points],
             "size": 10,
         },
@@ -210,7 +209,8 @@ def _dearest(plane: Plane) -> float:
     return max(max(point.published, point.executed) for point in plane.points)
 
 
-def _short(model: str) -> str:
+def short(model: str) -> str:
+    """A name that fits beside its point."""
     return model if len(model) <= LABEL else f"{model[: LABEL - 1]}…"
 
 
@@ -218,7 +218,8 @@ def _moved(plane: Plane) -> str:
     return f"{plane.moved} of {len(plane.points)} change places"
 
 
-def _color(change: float) -> str:
+def color(change: float) -> str:
+    """Of a model that changes places by so much: vermillion became dearer, blue cheaper."""
     return SAME if not change else DEARER if change > 0 else CHEAPER
 
 

@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 from dashboards.errors import NoResults, UnknownChoice
 from dashboards.figures.theme import GROUND, Theme
 from dashboards.numbers import DEFAULT_COST, DEFAULT_METRIC
-from dashboards.static import attention, common, results, settings, stages
+from dashboards.static import attention, common, published, results, settings, stages
 from dashboards.static.common import FORMATS, MARKERS, SETTINGS, WIDTHS, target, write
 from orchestrator.errors import UserError
 
 if TYPE_CHECKING:
     from dashboards.sweep import Sweep
 
-__all__ = ["FORMATS", "KINDS", "MARKERS", "WIDTHS", "attention", "draw", "save", "target", "write"]
+__all__ = ["FORMATS", "KINDS", "MARKERS", "WIDTHS", "attention", "draw", "published", "save", "target", "write"]
 
 Draw = Callable[[Axes, Any, Theme], None]
 

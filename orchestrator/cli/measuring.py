@@ -57,7 +57,14 @@ def profile(backbone: str, block: str, insert: tuple[str, ...], fields: tuple[st
 
 @click.command()
 @click.option("--paper", type=click.Choice(["hgnl", "rnl", "pnl", "bat"]), help="Only this paper's cells.")
-@click.option("--format", "kind", type=click.Choice(["table", "markdown", "html"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "markdown", "html", "planes", "places"]),
+    default="table",
+    show_default=True,
+    help="`planes` and `places` are figures of one paper: accuracy over both costs, and what changes place.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead.")
 @json_option
 def audit(paper: str | None, kind: str, output: Path | None, as_json: bool) -> None:
@@ -65,11 +72,20 @@ def audit(paper: str | None, kind: str, output: Path | None, as_json: bool) -> N
 
     \b
     longrange audit --paper bat
+    longrange audit --paper rnl --format planes -o rnl.pdf
     """
     from orchestrator import audit as auditing
     from orchestrator.paths import write_text
 
+    drawn = kind in ("planes", "places")
+    if drawn and (paper is None or output is None):
+        raise UserError(f"--format {kind} draws one paper: give --paper and -o FILE.pdf (or .svg, .png)")
     rows = [row for row in auditing.audit() if paper in (None, row.paper)]
+    if drawn and paper and output:
+        from dashboards.static import published
+
+        click.echo(str(published.save([row.to_json() for row in rows], paper, kind, output)))
+        return
     render = {"markdown": auditing.to_markdown, "html": auditing.to_html}.get(kind, auditing.to_markdown)
     text = auditing.to_json(rows) if as_json else render(rows)
     if output is not None:
