@@ -25,6 +25,7 @@ class Cited(Frozen):
         low: share of the channels that octave convolutions keep at half the height and width.
         third: kernel at the end of the third branch of I3D's and S3D's modules, 3x3x3 as published or 1x1x1.
         separable: modules of S3D, from the first one, whose 3x3x3 are split in space and time.
+        flat_stem: the two large convolutions in I3D's and S3D's stem see one frame at a time, 1x7x7 and 1x3x3.
         resnext: the residual attention network with ResNeXt's units.
         streams: input channels of each of several equal networks: (3, 2) is one on colour and one on optical flow.
         norms: what counts as parameters of a batch norm: nothing, its scale and shift (`learned`), or its running mean
@@ -52,6 +53,7 @@ class Cited(Frozen):
     low: float = Field(0.0, ge=0.0, lt=1.0)
     third: Literal[1, 3] = 3
     separable: int = Field(videos.MODULES, ge=1, le=videos.MODULES)
+    flat_stem: bool = False
     resnext: bool = False
     streams: tuple[int, ...] = Field((3,), min_length=1)
     norms: Literal["none", "learned", "stored"] = "learned"
@@ -71,8 +73,12 @@ TABLES: dict[str, Callable[[Cited, int], Rows]] = {
     "srm_resnet50": lambda net, _: images.bottlenecks(net.classes, "srm"),
     "mfnet_2d": lambda net, _: images.mfnet_2d(net.classes),
     "attention56": lambda net, _: images.attention56(net.classes, resnext=net.resnext),
-    "i3d": lambda net, channels: videos.inception_3d(channels, net.classes, third=net.third, separable=0),
-    "s3d": lambda net, channels: videos.inception_3d(channels, net.classes, third=net.third, separable=net.separable),
+    "i3d": lambda net, channels: videos.inception_3d(
+        channels, net.classes, third=net.third, separable=0, flat_stem=net.flat_stem
+    ),
+    "s3d": lambda net, channels: videos.inception_3d(
+        channels, net.classes, third=net.third, separable=net.separable, flat_stem=net.flat_stem
+    ),
     "c3d": lambda net, _: videos.c3d(net.classes),
     "resnet3d18": lambda net, _: videos.resnet3d18(net.classes),
     "c2d_resnet50_v1": lambda net, _: videos.c2d_resnet50_v1(net.classes),

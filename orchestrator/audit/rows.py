@@ -181,6 +181,7 @@ def _increments(cell: Cell, declared: Declaration, claim: Claim, ours: float) ->
     if baseline is None or baseline.number is None or cell.number is None or of_base is None:
         return None
     base = _value(_counted(of_base, declared), cell.metric, of_base.rule or declared.rule)
+    base += _functional(of_base, cell.metric)
     return cell.number - baseline.number, ours - base
 
 

@@ -1,7 +1,8 @@
 """Cited video networks, layer by layer.
 
 Papers: He et al. 2016 (ResNet v1), Szegedy et al. 2015 inflated by Carreira and Zisserman 2017 (I3D), Xie et al. 2018
-(S3D), Tran et al. 2015 and 2018 (C3D, 3-D ResNet-18). Code consulted: none.
+(S3D), Tran et al. 2015 and 2018 (C3D, 3-D ResNet-18). Code consulted: tensorflow/models (slim's s3dg.py), for where
+S3D's temporal convolutions may start; none copied.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ INCEPTION = (
 MODULES = sum(len(modules) for _, modules in INCEPTION)
 
 
-def inception_3d(channels: int, classes: int, *, third: Literal[1, 3], separable: int) -> Rows:
+def inception_3d(channels: int, classes: int, *, third: Literal[1, 3], separable: int, flat_stem: bool = False) -> Rows:
     """64 frames of 224 x 224; every convolution is followed by a batch norm but the classifier.
 
     Args:
@@ -36,18 +37,20 @@ def inception_3d(channels: int, classes: int, *, third: Literal[1, 3], separable
         classes: outputs of the classifier.
         third: kernel at the end of a module's third branch, GoogLeNet's 5x5: 3 for I3D's 3x3x3, or 1.
         separable: modules from the first one whose 3x3x3 are 1x3x3 and 3x1x1 (S3D); the stem's too, if there are any.
+        flat_stem: the stem has 1x7x7 and 1x3x3 only.
     """
 
-    def large(cin: int, cout: int, kernel: int, out: Sizes, *, split: bool) -> Rows:
-        if not split:
+    def large(cin: int, cout: int, kernel: int, out: Sizes, *, split: bool, flat: bool = False) -> Rows:
+        if not split and not flat:
             yield from normed(cin, cout, kernel, out)
         else:
             yield from normed(cin, cout, (1, kernel, kernel), out)
-            yield from normed(cout, cout, (kernel, 1, 1), out)
+            if not flat:
+                yield from normed(cout, cout, (kernel, 1, 1), out)
 
-    yield from large(channels, 64, 7, (32, 112, 112), split=separable > 0)
+    yield from large(channels, 64, 7, (32, 112, 112), split=separable > 0, flat=flat_stem)
     yield from normed(64, 64, 1, (32, 56, 56))
-    yield from large(64, 192, 3, (32, 56, 56), split=separable > 0)
+    yield from large(64, 192, 3, (32, 56, 56), split=separable > 0, flat=flat_stem)
     cin, done = 192, 0
     for out, modules in INCEPTION:
         for plain, reduce3, wide3, reduce5, wide5, pooled in modules:

@@ -112,6 +112,7 @@ def test_fitted_and_unexplained_cells_are_not_called_exact(by_key: dict[str, Row
     assert by_key["PNL-T6-R-50_+_CGNL/gflops"].verdict == "explained"  # another table's frames, another stride
     assert by_key["PNL-T6-R-50_+_PNL(x1)/gflops"].verdict == "not reproduced"
     assert by_key["BAT-T6-SE-ResNet-50_+_BAT/params_m"].verdict == "not reproduced"
+    assert by_key["BAT-T6-SE-ResNet-152/params_m"].verdict == "not reproduced"
     assert by_key["BAT-T8-GloRe/gflops"].verdict == "not reproduced"
     assert by_key["BAT-T8-GloRe/gflops"].reproduced is None
 
@@ -128,6 +129,9 @@ def test_cited_networks_that_come_out_with_a_named_reading(by_key: dict[str, Row
         "hgnl_text_i3d/params_m": 12.063696,
         "PNL-T5-I3D_(RGB)/gflops": 107.894,
         "PNL-T5-S3D/params_m": 8.77123,
+        "BAT-T6-SE-ResNet-50/gflops": 4.15489,
+        "BAT-T6-SE-ResNet-152/gflops": 11.6521,
+        "BAT-T6-SE-ResNet-50_+_BAT/gflops": 5.45636,
         "BAT-T6-Oct-ResNet-50/gflops": 2.36714,
         "BAT-T6-AttentionNeXt-56/gflops": 6.27084,
     }.items():
@@ -136,7 +140,40 @@ def test_cited_networks_that_come_out_with_a_named_reading(by_key: dict[str, Row
         assert f"{row.reproduced:.{len(row.published.partition('.')[2])}f}" == row.published
         assert row.verdict == "explained"  # the source states none of these settings
         assert row.reason.startswith("with ")
-    assert by_key["PNL-T5-S3D/gflops"].verdict == "not reproduced"
+
+
+def test_what_a_reading_needs_stands_beside_the_value_without_it(by_key: dict[str, Row]) -> None:
+    s3d = by_key["PNL-T5-S3D/gflops"]
+    assert s3d.verdict == "explained"
+    assert s3d.reproduced == pytest.approx(43.42754, rel=1e-6)
+    assert s3d.reason.startswith("with ")
+    assert "66.38 G" in s3d.reason
+    for key, without in {
+        "BAT-T6-SE-ResNet-50/gflops": "4.14 G",
+        "BAT-T6-SE-ResNet-152/gflops": "11.61 G",
+        "BAT-T6-SE-ResNet-50_+_BAT/gflops": "5.44 G",
+    }.items():
+        assert by_key[key].reason.endswith(f"without these charges {without}")
+
+
+def test_a_cited_slip_names_the_number_of_the_authors_release(by_key: dict[str, Row]) -> None:
+    row = by_key["hgnl_text_mbv2_1p4/params_m"]
+    assert (row.verdict, row.published) == ("explained", "6.9")
+    assert row.reproduced == pytest.approx(6.06, abs=0.005)
+    assert row.executed == pytest.approx(0.582, abs=0.0005)  # billions; the release prints both
+
+
+@pytest.mark.parametrize(("depths", "key"), [((3, 4, 6, 3), "SE-ResNet-50"), ((3, 8, 36, 3), "SE-ResNet-152")])
+def test_what_is_charged_for_gates_is_their_pooling_and_their_scaling_with_the_sum(
+    depths: tuple[int, ...], key: str
+) -> None:
+    units = [(256 << stage, (56 >> stage) ** 2, count) for stage, count in enumerate(depths)]
+    pooling = sum(count * channels * (positions + 1) for channels, positions, count in units)
+    scaling = sum(count * channels * positions for channels, positions, count in units)
+    claim = declaration("bat").claim(f"BAT-T6-{key}", "gflops")
+    assert claim is not None
+    assert claim.functional == pooling + 2 * scaling
+    assert claim.fitted
 
 
 def test_the_products_of_an_attention_are_charged_once_where_a_row_needs_them(by_key: dict[str, Row]) -> None:
@@ -182,7 +219,7 @@ def test_summary_counts_own_and_cited_costs_apart(rows: list[Row]) -> None:
     assert sum(found.verdicts.values()) == found.cells == 479
     assert found.own_cost_cells + found.cited_cost_cells == found.cost_cells == 220
     assert found.own_accounted_percent > 96
-    assert found.accounted_percent > 93
+    assert found.accounted_percent >= 95
     assert summary([]).accounted_percent == 100.0
 
 

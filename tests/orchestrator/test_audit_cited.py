@@ -153,6 +153,15 @@ def test_what_is_left_whole_in_s3d_has_the_kernels_of_i3d() -> None:
     assert whole.params - split.params == 27 * (192 * 384 + 48 * 128) - in_space_and_time - norms
 
 
+def test_a_flat_stem_saves_the_temporal_kernels_of_its_two_large_convolutions() -> None:
+    flat, deep = (count_rows(Cited(network="s3d", norms="none", flat_stem=flat)) for flat in (True, False))
+    saved = [(32 * 112**2, 7 * 64 * 64), (32 * 56**2, 3 * 192 * 192)]
+    assert deep.params - flat.params == sum(weights for _, weights in saved)
+    assert deep.macs - flat.macs == sum(positions * weights for positions, weights in saved)
+    i3d, i3d_flat = (count_rows(Cited(network="i3d", norms="none", flat_stem=flat)).params for flat in (False, True))
+    assert i3d - i3d_flat == 6 * 49 * 3 * 64 + 2 * 9 * 64 * 192
+
+
 @pytest.mark.parametrize("low", [0.125, 0.25, 0.5, 0.75])
 def test_an_octave_convolution_costs_what_its_paper_derives(low: float) -> None:
     rows = [row for row in octave((64, 128), (low, low), (3, 3), (28, 28)) if isinstance(row, Conv)]
