@@ -34,7 +34,7 @@ def longrange(*words: object) -> str:
 def test_control_and_non_local_on_real_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGRANGE_CACHE", str(tmp_path / "cache"))
     chosen = [word for text in TINY for word in ("--set", text)]
-    chosen += ["--only", "block.name=nl", "--only", "insertion={res3: [0]}"]
+    chosen += ["--only", "block.name=nl"]
     planned = json.loads(longrange("plan", "folder-depth", *chosen, "--json"))
     assert planned["data_problems"] == []
     assert planned["estimate"]["trials"] == 2
