@@ -21,11 +21,12 @@ COLUMNS = {
     "memory of the map": "memory_map",
 }
 MEANING = (
-    "Speed-ups of `implementation: auto` over the plain N × N form (`implementation: reference`), both exact, in one "
-    "process and run, as ratios of medians. Above 1 is faster. *Forward* and *forward + backward* are the whole block; "
-    "*map alone* leaves out the convolutions and norms that both forms share; *at most* is what the whole block could reach if its map "
-    "took no time. *Memory* is the peak of a training step as a share of the plain form's, with the activations of the "
-    "shared layers; the last column leaves those out. Blocks without a faster evaluation have their time only."
+    "Speed-ups of `implementation: auto` over the plain N × N form (`implementation: reference`), both exact, in "
+    "one process and run, as ratios of medians. Above 1 is faster. *Forward* and *forward + backward* are the "
+    "whole block; *map alone* leaves out the convolutions and norms that both forms share; *at most* is what the "
+    "whole block could reach if its map took no time. *Memory* is the peak of a training step as a share of the "
+    "plain form's, with the activations of the shared layers; the last column leaves those out. Blocks without a "
+    "faster evaluation have their time only."
 )
 
 
