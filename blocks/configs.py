@@ -265,10 +265,8 @@ class PNLConfig(BlockConfig):
         smallest, least = min(shape.height, shape.width), self.least_size
         if smallest < least:
             most = (smallest - 1).bit_length() + 1 if self.ceil else smallest.bit_length()
-            found.append(
-                f"n={self.n} scales need a map of at least {least} x {least}, "
-                f"given {shape.height} x {shape.width}: use n <= {most}"
-            )
+            given = f"given {shape.height} x {shape.width}"
+            found.append(f"n={self.n} scales need a map of at least {least} x {least}, {given}: use n <= {most}")
         return found
 
 
@@ -371,10 +369,8 @@ class GCConfig(BottleneckConfig):
     def problems(self, shape: Shape) -> list[str]:
         found = super().problems(shape)
         if shape.channels == self.reduction:
-            found.append(
-                f"reduction={self.reduction} leaves one of {shape.channels} channels, which LayerNorm turns into zero: "
-                f"use a smaller reduction"
-            )
+            zero = f"leaves one of {shape.channels} channels, which LayerNorm turns into zero"
+            found.append(f"reduction={self.reduction} {zero}: use a smaller reduction")
         return found
 
 

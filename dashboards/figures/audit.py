@@ -78,13 +78,12 @@ def draw(info: SlopeInfo, theme: Theme = "light") -> go.Figure:
         return themes.message(f"No model of {info.title} has both a published and an executed cost.", theme)
     chart = themes.figure(theme, height=max(320, 24 * len(info.slopes)))
     for slope in info.slopes:
-        dash = "dot" if not slope.change else "solid" if slope.change > 0 else "dash"
         places = _said(slope.change)
         chart.add_scatter(
             x=["published rule", "executed MACs"],
             y=[slope.published_relative, slope.executed_relative],
             mode="lines+markers",
-            line={"color": color(slope.change), "dash": dash, "width": 2},
+            line={"color": color(slope.change), "dash": dash(slope.change), "width": 2},
             marker={"color": color(slope.change), "size": 8},
             name=html.escape(slope.row_id),
             customdata=[slope.published, slope.executed],
@@ -151,7 +150,7 @@ def draw_planes(found: tuple[Plane, ...], theme: Theme = "light") -> go.Figure:
     """
     if not found:
         return themes.message("No table of this paper prints a cost beside an accuracy.", theme)
-    titles = [f"{plane.title}: {side}" for plane in found for side in ("published", f"executed, {_moved(plane)}")]
+    titles = [f"{plane.title}: {side}" for plane in found for side in ("published", f"executed, {moved(plane)}")]
     height = 300 * len(found) + 40
     chart = make_subplots(
         len(found),
@@ -214,8 +213,14 @@ def short(model: str) -> str:
     return model if len(model) <= LABEL else f"{model[: LABEL - 1]}…"
 
 
-def _moved(plane: Plane) -> str:
+def moved(plane: Plane) -> str:
+    """How many models of a table change places."""
     return f"{plane.moved} of {len(plane.points)} change places"
+
+
+def dash(change: float) -> str:
+    """The line of a model that changes places by so much: solid became dearer, dashed cheaper."""
+    return "dot" if not change else "solid" if change > 0 else "dash"
 
 
 def color(change: float) -> str:

@@ -76,8 +76,7 @@ def _planes(rows: Sequence[Mapping[str, Any]], paper: str, theme: Theme, width: 
             axes.set_xlabel(named)
         pair[0].set_ylabel("Top-1 as printed (%)")
         pair[0].set_title(plane.title, loc="left", fontsize=7, color=themes.INK[theme])
-        moved = f"{plane.moved} of {len(plane.points)} change places"
-        pair[1].set_title(moved, loc="left", fontsize=7, color=themes.INK[theme])
+        pair[1].set_title(figures.moved(plane), loc="left", fontsize=7, color=themes.INK[theme])
     return chart
 
 
@@ -117,9 +116,15 @@ def _places(rows: Sequence[Mapping[str, Any]], paper: str, theme: Theme, width: 
         dress(axes, theme)
         info = figures.info(changes, like)
         for slope in info.slopes:
-            line = LINES["dot" if not slope.change else "solid" if slope.change > 0 else "dash"]
             ends = (slope.published_relative, slope.executed_relative)
-            axes.plot((0, 1), ends, color=figures.color(slope.change), linestyle=line, marker="o", markersize=3)
+            axes.plot(
+                (0, 1),
+                ends,
+                color=figures.color(slope.change),
+                linestyle=LINES[figures.dash(slope.change)],
+                marker="o",
+                markersize=3,
+            )
         axes.set_yscale("log")
         for of in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             of(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))

@@ -23,7 +23,7 @@ from orchestrator.records.ledger import Ledger
 from orchestrator.records.schema import State
 from orchestrator.search.planning import Setting, arm_of, epochs_of
 from orchestrator.search.population import Move, decisions, first_population, settings_at
-from orchestrator.search.run import Admit, Replan, judged, past_of, search_of, trial_id_of
+from orchestrator.search.run import Admit, Replan, judged, past_of, references, search_of, trial_id_of
 from orchestrator.trial import canonical_json
 from workloads.lineage import hand_on
 from workloads.progress import EpochDone
@@ -81,13 +81,13 @@ class PopulationRun:
         """Those of the attempts that run at once: the references, and members up to the next decision."""
         with self._lock:
             self._claimed = {one.trial_id: one for one in attempts}
-            references = self._references()
+            kept = references(self._plan)
             self._enter(first_population(self._search, self._epochs))
             self._advance()
-            for trial_id in self._claimed.keys() - references - set(self._ids):
+            for trial_id in self._claimed.keys() - kept - set(self._ids):
                 known = self._trials.setdefault(trial_id, _Known({}, False, self._claimed[trial_id], False))
                 self._end(trial_id, known, "pbt replaced it before its driver was stopped")
-            return [one for one in attempts if one.trial_id in references] + self._take_ready()
+            return [one for one in attempts if one.trial_id in kept] + self._take_ready()
 
     def further(self) -> list[Attempt] | None:
         """See `execution.base.Further`."""
@@ -172,7 +172,7 @@ class PopulationRun:
                     attempt = self._admit(self._plan, arm)
                     self.admitted += attempt is not None
                 past = past_of(self._ledger, trial_id, self._search.metric)
-                is_reference = trial_id in self._references()
+                is_reference = trial_id in references(self._plan)
                 self._trials[trial_id] = _Known(dict(past.epochs), past.state != "open", attempt, is_reference)
             ids.append(trial_id)
         self._members, self._ids = list(members), ids
@@ -203,9 +203,6 @@ class PopulationRun:
     def _take_ready(self) -> list[Attempt]:
         ready, self._ready = self._ready, []
         return ready
-
-    def _references(self) -> set[str | None]:
-        return {trial_id_of(arm) for arm in self._plan.arms if not arm.settings}
 
 
 def _following(attempt: Attempt, event: Event) -> Attempt:

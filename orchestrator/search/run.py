@@ -153,14 +153,10 @@ class SearchRun:
         arm = arm_of(self._plan, setting)
         past = self._past(arm)
         trial_id = trial_id_of(arm)
-        repeated = past.state == "open" and (trial_id in self._numbers or trial_id in self._references())
+        repeated = past.state == "open" and (trial_id in self._numbers or trial_id in references(self._plan))
         self._proposals.recall(setting, replace(past, state="failed") if repeated else past)
         if past.state == "open" and not repeated and trial_id is not None:
             self._numbers[trial_id] = len(self._proposals) - 1
-
-    def _references(self) -> set[str | None]:
-        """The control and the base: trained to the end whatever they do."""
-        return {trial_id_of(arm) for arm in self._plan.arms if not arm.settings}
 
     def _past(self, arm: Arm | None) -> Past:
         return past_of(self._ledger, trial_id_of(arm), self._search.metric)
@@ -201,6 +197,11 @@ def judged(search: Search, done: EpochDone) -> float:
 def trial_id_of(arm: Arm | None) -> str | None:
     """The one trial of an arm of a search."""
     return None if arm is None else arm.trials()[0].trial_id
+
+
+def references(plan: Plan) -> set[str | None]:
+    """The trials of the control and the base: trained to the end whatever they do."""
+    return {trial_id_of(arm) for arm in plan.arms if not arm.settings}
 
 
 def search_of(plan: Plan) -> Search:
