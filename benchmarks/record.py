@@ -18,11 +18,14 @@ RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "ray", "mlflow", "sqlalchemy", "av", "dash", "plotly", "fvcore", "deepspeed")
 
 
-def spawn(module: str, task: dict[str, Any], seconds: float | None = None) -> dict[str, Any]:
+def spawn(
+    module: str, task: dict[str, Any], seconds: float | None = None, environment: dict[str, str] | None = None
+) -> dict[str, Any]:
     """What `python -m MODULE --child TASK` prints as JSON; `error` where it fails, dies or takes too long."""
     command = [sys.executable, "-m", module, "--child", json.dumps(task)]
+    surroundings = {**os.environ, **(environment or {})}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds, env=surroundings)
     except subprocess.TimeoutExpired:
         return {"error": f"not finished after {seconds:.0f} s"}
     if done.returncode:

@@ -58,12 +58,12 @@ def symmetric_attention(
 )
 def _forward(x: Tensor, v: Tensor, softmax: bool, scale: float, divisor: int) -> tuple[Tensor, Tensor]:
     """The responses, and the logarithm of every query's sum of exponentials `[g, n]` (zeros for ReLU)."""
-    x, v = x.contiguous(), v.contiguous()
     y, logsumexp = v.new_zeros(v.shape), x.new_zeros(x.shape[:2])
     respond = _softmax_responses if softmax else _relu_responses
     with torch.autocast(x.device.type, enabled=False):
-        for x_nd, v_ne, y_ne, logsumexp_n in zip(x, v, y, logsumexp, strict=True):
-            respond(_scaled(x_nd, scale), x_nd, v_ne, y_ne, logsumexp_n)
+        for one, v_ne, y_ne, logsumexp_n in zip(x, v, y, logsumexp, strict=True):
+            x_nd = one.contiguous()
+            respond(_scaled(x_nd, scale), x_nd, v_ne.contiguous(), y_ne, logsumexp_n)
     return y.div_(divisor), logsumexp
 
 
@@ -81,10 +81,10 @@ def _(x: Tensor, v: Tensor, softmax: bool, scale: float, divisor: int) -> tuple[
 def _backward(
     dy: Tensor, x: Tensor, v: Tensor, y: Tensor, logsumexp: Tensor, softmax: bool, scale: float, divisor: int
 ) -> tuple[Tensor, Tensor]:
-    x, v, dy = x.contiguous(), v.contiguous(), dy.contiguous()
     dx, dv = x.new_zeros(x.shape), v.new_zeros(v.shape)
     with torch.autocast(x.device.type, enabled=False):
-        for x_nd, v_ne, y_ne, dy_ne, lse_n, dx_nd, dv_ne in zip(x, v, y, dy, logsumexp, dx, dv, strict=True):
+        for *given, y_ne, lse_n, dx_nd, dv_ne in zip(x, v, dy, y, logsumexp, dx, dv, strict=True):
+            x_nd, v_ne, dy_ne = (each.contiguous() for each in given)  # rows of one map at a time
             weights = _SoftmaxWeights(lse_n, torch.linalg.vecdot(dy_ne, y_ne)) if softmax else _ReLUWeights()
             _gradients_of_one(weights, _scaled(x_nd, scale), x_nd, v_ne, dy_ne, dx_nd, dv_ne)
     return dx.mul_(scale / divisor), dv.div_(divisor)
