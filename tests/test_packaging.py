@@ -47,6 +47,12 @@ def test_torch_is_pinned_without_cuda() -> None:
     assert "torchvision" not in pinned()
 
 
+def test_an_audit_that_could_not_look_fails() -> None:
+    """pip-audit skips what it finds no data about, and ends well unless it is told otherwise."""
+    (command,) = re.findall(r"bin/pip-audit (.+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert {"--strict", "constraints.txt"} <= set(command.split())
+
+
 def test_changes_say_whether_old_results_stay_comparable() -> None:
     kinds = {kind["directory"] for kind in PROJECT["tool"]["towncrier"]["type"]}
     assert kinds == {"comparable", "ids", "costs", "results"}

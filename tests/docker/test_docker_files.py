@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import jsonschema
 import pytest
 import ray
 import yaml
+from ray.autoscaler._private.command_runner import _with_interactive
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SCRIPTS = [*sorted(DOCKER.glob("*.sh")), ROOT / "tests" / "fresh_machine.sh"]
 
 
@@ -77,9 +80,28 @@ def test_final_images_have_no_build_tools_and_no_root(target: str) -> None:
     assert "pip install" not in text
     assert "uninstall --yes --root-user-action ignore setuptools wheel pip" in text
     users = re.findall(r"^USER (.+)$", text, flags=re.MULTILINE)
-    assert users == ["10001:10001"]
+    assert users == ["1000:1000"]
     assert "HEALTHCHECK" in stages()[target]
     assert "RAY_AUTH_MODE=token" in text
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_the_images_are_what_ray_up_expects(target: str) -> None:
+    """Ray's launcher works in login shells, whose /etc/profile forgets PATH; it mounts the token of a machine's first
+    user; and on the head it starts workers through ssh, asking AWS through boto3."""
+    text = lineage(target)
+    assert _with_interactive("ray stop")[:2] == ["bash", "--login"]
+    (line,) = re.findall(r'echo "(PATH=.*)" > /etc/profile\.d/longrange\.sh', text)
+    shell = ["sh", "-c", 'PATH=/usr/bin; . /dev/stdin; echo "$PATH"']
+    told = subprocess.run(shell, input=line.replace("\\$", "$"), capture_output=True, text=True, check=True)
+    assert told.stdout == "/opt/longrange/bin:/usr/bin\n"
+    installed = re.findall(r"--no-install-recommends ([\w -]+) &&", text)
+    assert {"openssh-client", "rsync"} <= set(" ".join(installed).split())
+    assert "useradd --uid 1000 " in text
+    (extras,) = re.findall(r"'\.\[([\w,]+)\]'", stages()[f"build-{target}"])
+    assert "cluster" in extras.split(",")
+    cluster = PROJECT["project"]["optional-dependencies"]["cluster"]
+    assert any(line.startswith("boto3") for line in cluster)
 
 
 def test_every_install_is_pinned_by_the_constraints() -> None:
@@ -261,7 +283,7 @@ def test_ray_on_kubernetes_asks_for_the_token(kubernetes: dict[str, dict[str, An
 
 def test_pods_are_restricted_and_sized(kubernetes: dict[str, dict[str, Any]]) -> None:
     for name, pod in pods(kubernetes).items():
-        assert pod["securityContext"]["runAsUser"] == 10001, name
+        assert pod["securityContext"]["runAsUser"] == 1000, name
         assert not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")), name
         assert not any("hostPath" in volume for volume in pod["volumes"]), name
         for container in pod["containers"]:
