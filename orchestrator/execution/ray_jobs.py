@@ -19,7 +19,8 @@ EXCLUDED = (
     *("runs/", "data/", "datasets/", "checkpoints/", "mlruns/", ".git/", ".venv/", "venv/", "**/__pycache__/"),
     *("*.mp4", "*.avi", "*.mkv", "*.mov", "*.webm", "*.jpg", "*.jpeg", "*.png", "*.tfrecord", "*.hdf5", "*.h5"),
     *("*.npy", "*.npz", "*.pt", "*.pth", "*.ckpt", "*.safetensors", "*.db", "*.sqlite", "*.tar", "*.gz", "*.zip"),
-    *(".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".netrc", ".pgpass", ".ssh/", ".aws/", ".ray/"),
+    *(".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".netrc", ".pgpass"),
+    *(".ssh/", ".aws/", ".ray/", ".mlflow/", ".kube/", ".docker/"),
 )
 POLL_SECONDS = 1.0
 START_SECONDS = 60.0

@@ -108,6 +108,7 @@ class Content:
             aside = target.with_name(f".{target.name}.import")
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
+                aside.unlink(missing_ok=True)  # left by a crash, or a link that would be written through
                 shutil.copyfile(source, aside)
                 aside.replace(target)
             except OSError as error:
@@ -217,7 +218,8 @@ def _unpack(tar: tarfile.TarFile, manifest: Manifest, folder: Path, archive: Pat
     seen = {MANIFEST}
     while (member := tar.next()) is not None:
         expected = manifest.files.get(member.name)
-        if expected is None or member.name in seen or not member.isreg() or not _is_harmless(member.name):
+        plain = member.isreg() and not member.issparse()  # a sparse one of some bytes may fill the disk
+        if expected is None or member.name in seen or not plain or not _is_harmless(member.name):
             raise UserError(f"{archive} holds {member.name!r}, which does not belong there; nothing was imported")
         seen.add(member.name)
         target = folder / member.name

@@ -230,6 +230,19 @@ def test_a_link_in_the_run_folder_leads_no_file_out_of_it(source: Ledger, tmp_pa
     assert list((tmp_path / "outside").iterdir()) == []
 
 
+def test_a_link_where_a_file_is_put_aside_is_not_followed(source: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "source" / "plan.json").write_text("theirs")
+    file = archive.export(source, NAME, tmp_path / "a.tar", artifacts=tmp_path / "source").archive
+    (tmp_path / "run").mkdir()
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run" / ".plan.json.import").symlink_to(tmp_path / "mine")
+    with archive.opened(file) as content:
+        content.write_files(tmp_path / "run")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "run" / "plan.json").read_text() == "theirs"
+    assert not (tmp_path / "run" / "plan.json").is_symlink()
+
+
 def rewritten(file: Path, change: Callable[[str, bytes, tarfile.TarFile], bytes | None]) -> Path:
     """A copy of an archive in which `change` has replaced or dropped members, or added some before them."""
     target = file.with_name("changed.tar")
@@ -319,6 +332,26 @@ def hostile(name: str, kind: bytes, link: str = "") -> Callable[[str, bytes, tar
 )
 def test_members_that_lead_elsewhere_are_refused(file: Path, name: str, kind: bytes, link: str) -> None:
     changed = rewritten(file, hostile(name, kind, link))
+    with pytest.raises(UserError, match="does not belong there"), archive.opened(changed):
+        pass
+
+
+def test_a_member_of_holes_does_not_fill_the_disk(file: Path) -> None:
+    """A sparse member of a few bytes unpacks to whatever its header says, here to a gibibyte."""
+    size, name = 2**30, "files/plan.json"
+
+    def holes(at: str, content: bytes, new: tarfile.TarFile) -> bytes | None:
+        if at != name:
+            return content
+        member = tarfile.TarInfo(name)
+        member.pax_headers = {"GNU.sparse.map": f"0,1,{size},0", "GNU.sparse.size": str(size)}
+        member.size = 1
+        new.addfile(member, io.BytesIO(b"x"))
+        return None
+
+    changed = rewritten(file, holes)
+    with tarfile.open(changed) as tar:
+        assert tar.getmember(name).size == size
     with pytest.raises(UserError, match="does not belong there"), archive.opened(changed):
         pass
 
