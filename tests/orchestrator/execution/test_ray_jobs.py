@@ -107,8 +107,8 @@ def test_a_sweep_runs_as_a_job_with_its_file_and_without_data_and_secrets(
     (work / "data" / "clip.txt").write_text("x")
     (work / "clip.mp4").write_bytes(b"x")
     (work / "notes.txt").write_text("x")
-    (work / ".ssh").mkdir()
     for secret in (".env", ".env.production", "server.pem", ".pgpass", ".ssh/config", ".mlflow/credentials"):
+        (work / secret).parent.mkdir(exist_ok=True)
         (work / secret).write_text("secret")
     (work / "mine.yaml").write_text(SWEEP)
     command = [str(BIN / "longrange"), "submit", "mine.yaml", "--ray", address, "--follow", "--exclude", "notes.txt"]
