@@ -70,8 +70,12 @@ def train(
         trial = _Trial(spec, context, source, initialise)
     while trial.epoch < last:
         with reproducible(device, context.threads):
-            events = trial.advance()
-        yield from events
+            done = trial.advance()
+        if done is not None:
+            yield done  # before its checkpoint: a later attempt that starts behind this epoch cannot tell of it
+        with reproducible(device, context.threads):
+            saved = trial.save()
+        yield saved
     if last < spec.recipe.epochs:
         return
     with reproducible(device, context.threads):
@@ -101,8 +105,8 @@ class _Trial:
         self.saved_at = perf_counter()
         self._resume()
 
-    def advance(self) -> list[Progress]:
-        """Train to the end of the epoch, or to the next checkpoint within it."""
+    def advance(self) -> EpochDone | None:
+        """Train to the end of the epoch, or to where a checkpoint within it is due: None. A checkpoint is to follow."""
         started = perf_counter()
         self._adopt(self.spec.recipe.at(self.epoch))
         train_mode(self.model, self.recipe.freeze)
@@ -117,10 +121,20 @@ class _Trial:
                 self._check_divergence()
             if self.step < self.steps and self._agreed(self._checkpoint_is_due()):
                 self._count("train_seconds", started)
-                return [self._save()]
+                return None
         self._check_divergence()
         self._count("train_seconds", started)
         return self._end_epoch(started)
+
+    def save(self) -> CheckpointWritten:
+        """Write where the trial stands; a later attempt goes on from there."""
+        tensors = {**self.engine.state(), "sums": self.sums.values, "highest": self.sums.highest}
+        path = checkpoints.path_of(self.context.checkpoint_dir, self.epoch * self.steps + self.step)
+        if self.engine.rank == 0:
+            values = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "train_loss": self.train_loss}
+            checkpoints.save(path, tensors, {"trial": _identity(self.spec, self.epoch, self.step), **values})
+        self.saved_at = perf_counter()
+        return CheckpointWritten(self.epoch - 1, path)
 
     def finish(self) -> Finished:
         """The last evaluation, under the spec's protocol, and measurements of the trained model."""
@@ -162,14 +176,14 @@ class _Trial:
         count = -(-len(mine[0]) // micro_batch(self.batch, world, self.context))
         return [np.array_split(clips, count) for clips in mine[self.step :]]
 
-    def _end_epoch(self, started: float) -> list[Progress]:
+    def _end_epoch(self, started: float) -> EpochDone:
         loss_sum, correct, clips = self.engine.total(self.sums.values).tolist()
         self.train_loss = loss_sum / clips
         self.last = self._evaluate(self.spec.protocol.curve())
         metrics = {"train_loss": self.train_loss, "train_top1_percent": 100 * correct / clips, **self.last.metrics()}
         done = EpochDone(self.epoch, metrics, perf_counter() - started)
         self.epoch, self.step, self.sums = self.epoch + 1, 0, _Sums(self.device)
-        return [done, self._save()]
+        return done
 
     def _evaluate(self, protocol: Protocol) -> Evaluation:
         started = perf_counter()
@@ -199,19 +213,10 @@ class _Trial:
 
     def _stop(self, started: float) -> NoReturn:
         self._count("train_seconds", started)
-        raise Stopped(f"stopped in epoch {self.epoch} after step {self.step}; resumes from {self._save().path}")
+        raise Stopped(f"stopped in epoch {self.epoch} after step {self.step}; resumes from {self.save().path}")
 
     def _count(self, what: str, started: float) -> None:
         self.seconds[what] += perf_counter() - started
-
-    def _save(self) -> CheckpointWritten:
-        tensors = {**self.engine.state(), "sums": self.sums.values, "highest": self.sums.highest}
-        path = checkpoints.path_of(self.context.checkpoint_dir, self.epoch * self.steps + self.step)
-        if self.engine.rank == 0:
-            values = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "train_loss": self.train_loss}
-            checkpoints.save(path, tensors, {"trial": _identity(self.spec, self.epoch, self.step), **values})
-        self.saved_at = perf_counter()
-        return CheckpointWritten(self.epoch - 1, path)
 
     def _resume(self) -> None:
         found = checkpoints.newest(self.context.checkpoint_dir)

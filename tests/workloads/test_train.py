@@ -72,6 +72,14 @@ def test_a_trial_yields_epochs_checkpoints_and_one_result(cache, tmp_path):
     assert 100 * right == pytest.approx(finished.metrics["top1_percent"])
 
 
+def test_an_epoch_is_told_before_the_checkpoint_behind_it_is_written(cache, tmp_path):
+    """Killed in between, the next attempt trains it again; the other way round nobody would ever tell of it."""
+    for event in start(trial(), cache, tmp_path):
+        found = newest(tmp_path)
+        if isinstance(event, EpochDone):
+            assert (found.values["epoch"] if found else 0) == event.epoch
+
+
 def test_same_seed_same_bits_whatever_ran_before(cache, tmp_path):
     first = run(trial(), cache, tmp_path / "a")
     torch.manual_seed(99)
