@@ -40,15 +40,12 @@ class Meter:
             self._macs_per_epoch[attempt.trial_id] = macs / attempt.content["recipe"]["epochs"]
 
     def spent_by(self, event: Event) -> str | None:
-        """Which limit is reached, in words, if one is."""
+        """Take in an event; says which limit is reached, as `reached` does."""
         if isinstance(event, Started):
             self._running[event.trial_id] = (event.at, time.monotonic())
         known = self._running.get(event.trial_id)
         if known is not None:
-            needs = self._needs[event.trial_id]
-            hours = self._seconds(event.at, *known) / 3600 * needs.workers
-            self._spent["gpu_hours"] += hours * needs.gpus
-            self._spent["cpu_hours"] += hours * needs.cpus
+            self._add_hours(self._spent, event.trial_id, self._seconds(event.at, *known))
             self._running[event.trial_id] = (event.at, time.monotonic())
         if isinstance(event, AttemptFailed | Paused | Ended):  # until it starts again, it costs nothing
             self._running.pop(event.trial_id, None)
@@ -59,12 +56,25 @@ class Meter:
             if event.state == State.FINISHED:
                 self._spent["executed_macs"] += self._take_macs(event.trial_id)
             self._spent["max_failures"] += event.state in (State.FAILED, State.INFEASIBLE)
-        self._spent["wall_hours"] = (time.monotonic() - self._started) / 3600
-        for name, spent in self._spent.items():
+        return self.reached()
+
+    def reached(self) -> str | None:
+        """Which limit is reached by now, in words, if one is; trials that have told nothing for long count too."""
+        now = time.monotonic()
+        total = {**self._spent, "wall_hours": (now - self._started) / 3600}
+        for trial_id, (_, heard) in self._running.items():
+            self._add_hours(total, trial_id, now - heard)
+        for name, spent in total.items():
             limit = getattr(self._budget, name)
             if limit is not None and (spent > limit if name == "max_failures" else spent >= limit):
                 return f"budget {name}: {spent:.3g} of {limit:g}"
         return None
+
+    def _add_hours(self, total: dict[str, float], trial_id: str, seconds: float) -> None:
+        needs = self._needs[trial_id]
+        hours = seconds / 3600 * needs.workers
+        total["gpu_hours"] += hours * needs.gpus
+        total["cpu_hours"] += hours * needs.cpus
 
     def _take_macs(self, trial_id: str, most: float = math.inf) -> float:
         macs = min(most, self._macs[trial_id])

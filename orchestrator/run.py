@@ -305,11 +305,11 @@ class _Driver:
     def drive(self, attempts: Sequence[Attempt], outcome: Outcome) -> None:
         writer = threading.Thread(target=self._keep_writing, name="ledger", daemon=True)
         mirror = threading.Thread(target=self._keep_mirroring, name="mirror", daemon=True)
+        self._meter.start(attempts)
         writer.start()
         if self._mirror is not None:
             mirror.start()
         try:
-            self._meter.start(attempts)
             for event in self._executor.run(attempts, self._search.further if self._search else nothing_further):
                 self._take(event, outcome)
         finally:
@@ -326,21 +326,27 @@ class _Driver:
     def _take(self, event: Event, outcome: Outcome) -> None:
         with self._lock:
             self._buffer.append(event)
+            spent = self._meter.spent_by(event)
         self._observer.event(event)
         if isinstance(event, Ended):
             state = event.state if event.cause is not Cause.STOPPED_EARLY else STOPPED_EARLY
             outcome.ran[state] = outcome.ran.get(state, 0) + 1
-        spent = self._meter.spent_by(event)
-        if spent is not None:
-            self._stop(spent)
+        self._stop(spent)
         for decided in self._search.event(event) if self._search is not None else ():
             self._take(decided, outcome)
 
-    def _stop(self, why: str) -> None:
-        """End the run early, keeping what is done; the first reason counts."""
-        if self._stopped_by is None:
+    def _stop(self, why: str | None) -> None:
+        """End the run early, keeping what is done, if there is a reason; the first one counts."""
+        if why is not None and self._stopped_by is None:
             self._stopped_by = why
             self._executor.cancel()
+
+    def _reason_to_stop(self) -> str | None:
+        """What no event tells: somebody asks, or a budget is spent by trials that tell nothing for long."""
+        if self._asked_to_stop():
+            return "longrange cancel"
+        with self._lock:
+            return self._meter.reached()
 
     def _keep_writing(self) -> None:
         """Flush events and renew the lease until the run is over; the ledger's own trouble stops the run."""
@@ -350,8 +356,8 @@ class _Driver:
             over = self._over.wait(FLUSH_SECONDS)
             if over:  # a server that restarts just now comes back: the last results wait for it
                 give_up_at = min(give_up_at, time.monotonic() + LAST_SECONDS)
-            if self._stopped_by is None and not over and self._asked_to_stop():
-                self._stop("longrange cancel")
+            if not over:
+                self._stop(self._reason_to_stop())
             try:
                 self._flush()
                 if time.monotonic() >= renew_at:

@@ -91,3 +91,23 @@ def test_without_a_budget_nothing_ends_a_run(clock: list[float]) -> None:
     meter.start([attempt("a")])
     clock[0] = 1e9
     assert meter.spent_by(ended("a", 1e6, "failed")) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [({"gpu_hours": 4.0}, "gpu_hours: 4 of 4"), ({"cpu_hours": 8.0}, "cpu_hours: 8 of 8"), ({"wall_hours": 1.5}, None)],
+)
+def test_a_limit_is_reached_in_silence(clock: list[float], limit: dict[str, float], said: str | None) -> None:
+    """Three GPUs and six cores of `a` from the start, and as many of `b`, which is over, for 20 minutes."""
+    meter = Meter(Budget(**limit))
+    meter.start([attempt("a"), attempt("b")])
+    for event in (started("a", 0), started("b", 0), ended("b", 1 / 3)):
+        clock[0] = event.at
+        assert meter.spent_by(event) is None
+    clock[0] = 0.9 * 3600
+    assert meter.reached() is None
+    clock[0] = 3600
+    assert meter.reached() == (f"budget {said}" if said else None)
+    clock[0] = 1.5 * 3600
+    assert meter.reached() is not None
+    assert meter.spent_by(epoch("a", 1.5)) == meter.reached(), "what was counted before is not counted again"

@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from scripted_runs import Driver, plan_of
 
-from orchestrator.events import Ended, Event, Progressed
+from orchestrator.events import Ended, Event, Progressed, Started
+from orchestrator.execution.base import Attempt, Further, nothing_further
+from orchestrator.execution.inline import InlineExecutor
 from orchestrator.paths import CancelFile
 from orchestrator.records.ledger import Ledger
 
@@ -108,3 +111,23 @@ def test_a_spent_budget_ends_the_run_and_says_which(driver: Driver) -> None:
     assert outcome.ran == {"failed": 1}
     assert outcome.left == 3
     assert outcome.stopped_by == "budget max_failures: 1 of 0"
+
+
+class Silent(InlineExecutor):
+    """Its trial tells that it has started, and nothing more until it is asked to stop."""
+
+    def run(self, attempts: Sequence[Attempt], further: Further = nothing_further) -> Iterator[Event]:
+        (first, *_) = attempts
+        yield Started(first.trial_id, first.number, time.time(), "host", "cpu")
+        end = time.monotonic() + 20
+        while not self._cancelled and time.monotonic() < end:
+            time.sleep(0.01)
+        yield Ended(first.trial_id, first.number, time.time(), "cancelled")
+
+
+@pytest.mark.parametrize("limit", ["wall_hours", "cpu_hours"])
+def test_a_budget_is_spent_by_a_trial_that_tells_nothing_for_long(driver: Driver, limit: str) -> None:
+    outcome = driver.run(plan_of(budget={limit: 0.5 / 3600}), executor=Silent())
+    assert outcome.stopped_by is not None
+    assert outcome.stopped_by.startswith(f"budget {limit}")
+    assert outcome.seconds < 15
