@@ -171,17 +171,27 @@ def test_cancelling_keeps_what_is_done_and_leaves_the_rest(executor: Executor, a
 @pytest.mark.slow
 @pytest.mark.usefixtures("_support_on_path")
 @pytest.mark.parametrize(
-    ("script", "cause"), [("kill-once", Cause.LOST), ("term-once", Cause.LOST), ("hang-once", Cause.HANGING)]
+    ("script", "cause", "said", "again"),
+    [
+        ("kill-once", Cause.LOST, "the worker process or its node was lost", [1, 2]),
+        ("term-once", Cause.LOST, "the worker was asked to go (SIGTERM)", [2]),
+        ("hang-once", Cause.HANGING, "no progress for 20 s; the worker was ended", [1, 2]),
+    ],
 )
-def test_a_trial_survives_its_worker(attempts: Attempts, ray_executor: Executor, script: str, cause: Cause) -> None:
+def test_a_trial_survives_its_worker(
+    attempts: Attempts, ray_executor: Executor, script: str, cause: Cause, said: str, again: list[int]
+) -> None:
     limit = 20.0 if script == "hang-once" else None  # a busy machine is slow to import torch; that is no hang
     todo = [dataclasses.replace(attempt, hang_seconds=limit) for attempt in attempts(script, seeds=(1,))]
     events = by_trial(list(ray_executor.run(todo)))
     for group in events.values():
         assert group[-1].state == "finished"  # type: ignore[union-attr]
         assert epochs(group) == [0, 1, 2], "told again where the dead worker could not tell it"
-    lost = [e for group in events.values() for e in group if isinstance(e, AttemptFailed)]
-    assert [(e.cause, e.retried) for e in lost] == [(cause, True)]
+    (lost,) = [e for group in events.values() for e in group if isinstance(e, AttemptFailed)]
+    assert (lost.cause, lost.message, lost.retried) == (cause, said, True)
+    second = [e for e in events[lost.trial_id] if isinstance(e, Progressed) and e.attempt == 2 and not e.replayed]
+    trained = [e.progress.epoch for e in second if isinstance(e.progress, EpochDone)]
+    assert trained == again, "who is asked to go ends its epoch and keeps it, others lose the one they were in"
 
 
 @pytest.mark.ray
