@@ -25,10 +25,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self
 
-from orchestrator.errors import LongrangeError
+from orchestrator.errors import LongrangeError, UserError
 from orchestrator.events import AttemptFailed, Ended, Event, Paused, Started
 from orchestrator.execution.base import Attempt, Further, Resources, StopFile, follow_up, nothing_further
 from orchestrator.execution.group import supervise
+from orchestrator.execution.packing import Job, packed
+from orchestrator.execution.places import unplaceable
 from orchestrator.execution.ray_address import check_answers, loopback
 from orchestrator.execution.worker import hang_marker, run_attempt, watched
 from orchestrator.failures import Cause
@@ -52,12 +54,10 @@ import ray  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-JOB_SECONDS = 5.0  # short trials are packed until a job is about this long
-JOB_TRIALS = 100
 LEAVING = "asked to go"  # says a worker that got SIGTERM, when it has told everything
 STEP_SECONDS = 0.25  # how long a worker gathers events before it reports
 
-Job = list[Attempt]
+LOGGER = logging.getLogger("longrange")
 
 
 class RayExecutor:
@@ -106,7 +106,8 @@ class RayExecutor:
         self._stop_file = stop_file
 
         def jobs(attempts: Sequence[Attempt]) -> list[Job]:
-            return _jobs([replace(attempt, stop_file=stop_file) for attempt in attempts], self._workers)
+            self._check_places(attempts)
+            return packed([replace(attempt, stop_file=stop_file) for attempt in attempts], self._workers)
 
         self._feed.put(jobs(attempts))
         self._feed.further = lambda: None if (more := further()) is None else jobs(more)
@@ -116,6 +117,16 @@ class RayExecutor:
             yield from self._drain()
             tuning.join()
         stop_file.unlink(missing_ok=True)
+
+    def _check_places(self, attempts: Sequence[Attempt]) -> None:
+        """Refuse what a local Ray can never place; a cluster may still grow, so there it is only said."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        for needs in {attempt.resources for attempt in attempts}:
+            if (wrong := unplaceable(needs, nodes)) is None:
+                continue
+            if self._address is None:
+                raise UserError(f"{wrong}: change `resources` in the sweep (--workers says how many CPUs Ray gets)")
+            LOGGER.warning("%s: such trials wait until a node that has them joins", wrong)
 
     def cancel(self) -> None:
         self._feed.cancelled = True
@@ -366,24 +377,6 @@ def _attempt_events(attempt: Attempt, stop: Callable[[], bool]) -> Iterator[Even
     from orchestrator.execution.ray_group import RayCrew
 
     return supervise(attempt, RayCrew(), stop)
-
-
-def _jobs(attempts: Sequence[Attempt], workers: int) -> list[Job]:
-    """Pack short attempts of equal needs together, in order, but leave every worker something to do at the end."""
-    jobs: list[Job] = []
-    most = max(1, min(JOB_TRIALS, len(attempts) // (4 * workers)))
-    seconds = 0.0
-    for attempt in attempts:
-        # A trial that nobody has priced may be long: it gets a job of its own.
-        own = attempt.estimated_seconds if attempt.estimated_seconds is not None else JOB_SECONDS
-        fits = jobs and len(jobs[-1]) < most and seconds + own <= JOB_SECONDS
-        if fits and jobs[-1][0].resources == attempt.resources:
-            jobs[-1].append(attempt)
-            seconds += own
-        else:
-            jobs.append([attempt])
-            seconds = own
-    return jobs
 
 
 def _placement(config: dict[str, Any]) -> tune.PlacementGroupFactory:
