@@ -127,6 +127,8 @@ def test_a_stopped_trial_resumes_within_the_epoch_to_the_same_bits(cache, tmp_pa
     asked = iter([False] * 6)
     with pytest.raises(Stopped, match="epoch 1 after step 2"):
         run(spec, cache, tmp_path / "stopped", stop=lambda: next(asked, True))
+    kept = newest(tmp_path / "stopped").values
+    assert (kept["epoch"], kept["step"]) == (1, 2), "who is stopped keeps what it has, not only whole epochs"
     resumed = run(spec, cache, tmp_path / "stopped")
     assert losses(resumed) == losses(whole)[1:]
     assert results(resumed) == results(whole)
