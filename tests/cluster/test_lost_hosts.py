@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))  # as a sc
 import services
 from hosts import Hosts
 from hosts import unavailable as no_hosts
-from services import BIN, Database, plain_env
+from ray_hosts import answers, environment, head_address, join, start_head, until
+from services import BIN, Database
 
-RAY, POSTGRES, MLFLOW = 6391, 5491, 5091  # ports of the head
+POSTGRES, MLFLOW = 5491, 5091  # ports of the head
 
 SWEEP = """
 name: lost-hosts
@@ -39,58 +40,6 @@ control: {block: none}
 axes: {list: [{block: {name: se, reduction: 4}}]}
 seeds: 5
 """
-
-
-def environment(folder: Path, token: str) -> dict[str, str]:
-    """What every process of the cluster is started with."""
-    file = folder / f"token-{token[:4]}"
-    file.write_text(token)
-    file.chmod(0o600)
-    return plain_env() | {
-        "LONGRANGE_CACHE": str(folder / "cache"),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(file),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "PYTHONUNBUFFERED": "1",
-        # Ray's default takes a lost node for lost after 15 seconds and more.
-        "RAY_health_check_initial_delay_ms": "1000",
-        "RAY_health_check_period_ms": "1000",
-        "RAY_health_check_timeout_ms": "2000",
-        "RAY_health_check_failure_threshold": "3",
-    }
-
-
-def until(true: Callable[[], Any], seconds: float, what: str) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.2)
-
-
-def ray_start(hosts: Hosts, name: str, env: dict[str, str], temp: Path) -> subprocess.Popen[bytes]:
-    """A Ray node on a host: the head with its own folder, a worker with two CPUs."""
-    common = ["--block", f"--node-ip-address={hosts.address(name)}", "--object-store-memory=80000000"]
-    if name == "head":
-        place = ["--head", f"--port={RAY}", "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={temp}"]
-    else:
-        place = [f"--address={hosts.address('head')}:{RAY}", "--num-cpus=2"]
-    return hosts.start(name, [str(BIN / "ray"), "start", *place, *common, "--num-gpus=0", "--disable-usage-stats"], env)
-
-
-def ray_join(hosts: Hosts, name: str, env: dict[str, str], temp: Path, attempts: int = 3) -> None:
-    """Start a worker's node and wait until it has joined; again if it gave up, as a service manager would.
-
-    Two nodes that start at the same moment take each other's ports: the hosts share one folder of sessions here.
-    """
-    for _ in range(attempts):
-        node = ray_start(hosts, name, env, temp)
-        log = hosts.log_of(node)
-        until(lambda node=node, log=log: "Ray runtime started" in log.read_text() or node.poll() is not None, 90, name)
-        if node.poll() is None:
-            return
-    raise AssertionError(f"{name} does not join the cluster\n{hosts.output()}")
 
 
 def epochs(run: Path) -> list[int]:
@@ -153,36 +102,33 @@ def lose_hosts(folder: Path, temp: Path) -> Outcome:
     (folder / "sweep.yaml").write_text(SWEEP)
     hosts = Hosts(("head", "one", "two"), folder)
     with hosts, tracking(hosts, folder, passwords) as (database, mlflow):
-        health = [str(BIN / "ray"), "health-check", "--address", f"{hosts.address('head')}:{RAY}"]
-        ray_start(hosts, "head", env, temp)
-        until(lambda: hosts.start("head", health, env).wait() == 0, 90, f"the head answers\n{hosts.output()}")
-        refused = hosts.start("one", health, stranger).wait() != 0
+        start_head(hosts, env, temp)
+        refused = not answers(hosts, "one", stranger)
         for name in ("one", "two"):
-            ray_join(hosts, name, env, temp)
+            join(hosts, name, env, cpus=2)
         assert hosts.start("head", services.healthy(mlflow), env).wait() == 0, hosts.output()
         command = [
             *(str(BIN / "longrange"), "run", str(folder / "sweep.yaml"), "--out", str(folder / "run")),
-            *("--ray", f"{hosts.address('head')}:{RAY}", "--quiet", "--json"),
+            *("--ray", head_address(hosts), "--quiet", "--json"),
             *("--ledger", database.url("ledger", "ledger"), "--mlflow", mlflow),
         ]
         known = {"PGPASSWORD": passwords["LEDGER_PASSWORD"], "MLFLOW_TRACKING_USERNAME": "admin"}
         known |= {"MLFLOW_TRACKING_PASSWORD": passwords["ADMIN"], "MLFLOW_DISABLE_TELEMETRY": "true"}
         driver = hosts.start("head", command, env | known)
-        code = _disturb(hosts, driver, folder, env, temp)
+        code = _disturb(hosts, driver, folder / "run", env)
         output = hosts.output()
         assert code == 0, output
         return _outcome(database, passwords, folder / "run", output, refused)
 
 
-def _disturb(hosts: Hosts, driver: subprocess.Popen[bytes], folder: Path, env: dict[str, str], temp: Path) -> int:
+def _disturb(hosts: Hosts, driver: subprocess.Popen[bytes], run: Path, env: dict[str, str]) -> int:
     """Lose both workers once trials run; gives the driver's exit code."""
-    run = folder / "run"
     try:
         until(lambda: sum(epoch >= 1 for epoch in epochs(run)) >= 3 or driver.poll() is not None, 180, "trials run")
         hosts.cut("one")
         time.sleep(3)
         hosts.kill("two")
-        ray_join(hosts, "two", env, temp)
+        join(hosts, "two", env, cpus=2)
         return driver.wait(timeout=300)
     except (TimeoutError, subprocess.TimeoutExpired) as error:
         raise AssertionError(f"{error}\n{hosts.output()}") from error
