@@ -124,8 +124,7 @@ def _member_process(pipe: Connection, attempt: Attempt, member: Member) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, who says what follows
     threading.Thread(target=_end_with_driver, args=(pipe,), daemon=True).start()
     if attempt.resources.gpus:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[member.rank] if visible else str(member.rank)
+        os.environ["CUDA_VISIBLE_DEVICES"] = own_device(member.rank, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' warnings are for us, in the tests, not for users
     use_interface_of(LOOPBACK)
@@ -133,6 +132,13 @@ def _member_process(pipe: Connection, attempt: Attempt, member: Member) -> None:
         pipe.send(event)
     pipe.send(None)
     threading.Event().wait()  # others may still be at work: none is to see a broken connection
+
+
+def own_device(rank: int, visible: str | None) -> str:
+    """The one GPU of a process, of those that its parent sees (None: all); none where there are too few."""
+    if visible is None:
+        return str(rank)
+    return dict(enumerate(visible.split(","))).get(rank, "")
 
 
 def _end_with_driver(pipe: Connection) -> None:

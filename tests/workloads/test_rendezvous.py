@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from workloads import engine_plain
 
 MEETING = """
 import socket
@@ -28,6 +31,16 @@ print(other.get("said").decode(), *sorted(open_at))
 def test_the_meeting_point_is_open_at_its_address_alone() -> None:
     done = subprocess.run([sys.executable, "-c", MEETING], capture_output=True, text=True)
     assert done.stdout == "something 127.0.0.1\n", done.stderr
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cuda", "nccl"), ("cuda:1", "nccl"), ("cpu", "gloo")])
+def test_gpus_talk_by_nccl_and_processors_by_gloo(monkeypatch: pytest.MonkeyPatch, device: str, backend: str) -> None:
+    joined: list[tuple[str, int]] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(engine_plain, "join", lambda *group: joined.append(group))
+    monkeypatch.setattr(engine_plain.distributed, "get_rank", lambda: 1)
+    assert engine_plain.join_group(torch.device(device)) == 1
+    assert joined == [(backend, 2)]
 
 
 JOINING = """

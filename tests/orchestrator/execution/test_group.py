@@ -19,7 +19,7 @@ from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
 from orchestrator.execution import group
 from orchestrator.execution.base import Attempt, Resources, follow_up
 from orchestrator.execution.group import supervise
-from orchestrator.execution.inline import InlineExecutor
+from orchestrator.execution.inline import InlineExecutor, own_device
 from orchestrator.execution.worker import hang_marker
 from orchestrator.failures import Cause
 from orchestrator.trial import identity
@@ -128,6 +128,20 @@ def test_ddp_and_deepspeed_through_ray_train_as_processes_started_by_hand(tmp_pa
     assert [event.cause for event in killed if isinstance(event, AttemptFailed)] == [Cause.LOST]
     assert isinstance(killed[-1], Ended)
     assert killed[-1].state == "finished"
+
+
+@pytest.mark.parametrize(
+    ("visible", "own"),
+    [
+        (None, ["0", "1"]),
+        ("2,3", ["2", "3"]),
+        ("GPU-a,GPU-b,GPU-c", ["GPU-a", "GPU-b"]),
+        ("5", ["5", ""]),
+        ("", ["", ""]),
+    ],
+)
+def test_every_process_sees_one_gpu_of_its_own(visible: str | None, own: list[str]) -> None:
+    assert [own_device(rank, visible) for rank in range(2)] == own
 
 
 class Played:
