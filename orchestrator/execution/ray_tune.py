@@ -88,7 +88,9 @@ class RayExecutor:
             else:
                 # Said, since without it Ray would join whatever cluster was started on this machine.
                 ray.init("local", num_cpus=self._workers, include_dashboard=False, **loopback(), **quiet)
-        except (OSError, RuntimeError) as error:
+        except LongrangeError:
+            raise
+        except Exception as error:  # Ray raises that very class, e.g. where a machine is too busy to start a node
             raise LongrangeError(f"cannot start or reach Ray at {self._address or 'this machine'}: {error}") from error
         self._started = True
         return self

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from placed import gpus_seen
 
+from orchestrator.errors import LongrangeError
 from orchestrator.events import AttemptFailed, Ended, Event, Paused, Progressed, Started
-from orchestrator.execution.base import Attempt, Executor
+from orchestrator.execution.base import Attempt, Executor, Resources
 from orchestrator.execution.inline import InlineExecutor
 from orchestrator.failures import Cause
 from orchestrator.plan import make_plan
@@ -39,9 +43,15 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
 
 @pytest.fixture
 def attempts(tmp_path: Path) -> Attempts:
-    def make(script: str = "finish", *, seeds: tuple[int, ...] = (), epoch_seconds: float = 0.0) -> list[Attempt]:
+    def make(
+        script: str = "finish",
+        *,
+        seeds: tuple[int, ...] = (),
+        epoch_seconds: float = 0.0,
+        name: str = "scripted:Scripted",
+    ) -> list[Attempt]:
         workload = {
-            "name": "scripted:Scripted",
+            "name": name,
             "script": script,
             "seeds": list(seeds),
             "epoch_seconds": epoch_seconds,
@@ -167,6 +177,17 @@ def test_cancelling_keeps_what_is_done_and_leaves_the_rest(executor: Executor, a
     assert all(e.state == "cancelled" for e in ended)
 
 
+def test_a_ray_that_does_not_start_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator.execution import ray_tune
+
+    def too_busy(*_: Any, **__: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray_tune.ray, "init", too_busy)
+    with pytest.raises(LongrangeError, match=r"cannot start or reach Ray at this machine: .* timed out"):
+        ray_tune.RayExecutor().__enter__()
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("_support_on_path")
@@ -200,16 +221,45 @@ def test_a_trial_survives_its_worker(
 def test_arms_get_resources_of_their_own_and_workers_check_them(attempts: Attempts, ray_executor: Executor) -> None:
     import ray
 
-    from orchestrator.execution.base import Resources
-    from orchestrator.execution.ray_tune import misplaced
+    from orchestrator.execution.ray_tune import _run_job
 
     kinds = [Resources(cpus=0.5), Resources(cpus=2.0), Resources(cpus=0.25)]
     todo = [dataclasses.replace(one, resources=kind) for one, kind in zip(attempts(), kinds * 2, strict=False)]
     ended = [event for event in ray_executor.run(todo) if isinstance(event, Ended)]
     assert [event.state for event in ended] == ["finished"] * len(todo), "each worker found what the plan says"
-    half = ray.remote(num_cpus=0.5)(misplaced)
-    assert ray.get(half.remote(Resources(cpus=0.5))) is None
-    assert "the plan says {'CPU': 1.0" in ray.get(half.remote(Resources(cpus=1.0)))
+
+    @ray.remote(num_cpus=0.5)  # type: ignore[untyped-decorator]
+    def half(attempt: Attempt) -> list[Event]:
+        return list(_run_job([attempt], threading.Event()))
+
+    assert isinstance(ray.get(half.remote(todo[0]))[-1], Ended)
+    (refused,) = ray.get(half.remote(todo[1]))
+    assert isinstance(refused, AttemptFailed)
+    assert "the plan says {'CPU': 2.0" in refused.message
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("_support_on_path")
+def test_trials_share_gpus_by_fractions_and_processes_have_one_each(
+    attempts: Attempts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two GPUs that only Ray believes in."""
+    from orchestrator.execution.ray_tune import RayExecutor
+
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 2}')
+    kinds = [Resources(cpus=0.5, gpus=0.5), Resources(cpus=0.5, gpus=0.5), Resources(gpus=1.0, workers=2)]
+    todo = [
+        dataclasses.replace(one, resources=kind)
+        for one, kind in zip(attempts(name="placed:Placed"), kinds, strict=True)
+    ]
+    with RayExecutor(workers=2) as executor:
+        ended = [event for event in executor.run(todo) if isinstance(event, Ended)]
+    assert [event.state for event in ended] == ["finished"] * 3
+    one, other, crew = (gpus_seen(tmp_path / "cache")[attempt.trial_id] for attempt in todo)
+    assert [len(one), len(other)] == [1, 1]
+    assert {*one, *other} <= {"0", "1"}, "half a GPU is one that others see too"
+    assert sorted(crew) == ["0", "1"], "each process sees its own alone"
 
 
 def test_attempts_that_come_later_run_too(executor: Executor, attempts: Attempts) -> None:
