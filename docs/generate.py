@@ -353,6 +353,12 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> None:
+    """MkDocs: where tables are wide, they get the place beside them, too."""
+    if page.file.src_uri in ("compare.md", "reference/speed.md", "reference/audit.md"):
+        page.meta["hide"] = ["toc"]
+
+
 # blocks/README.md
 
 BEGIN, END = "<!-- generated: python docs/generate.py -->", "<!-- end -->"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,17 @@ SOURCES = sorted(
 )
 
 
-def calls() -> Iterator[tuple[str, str, ast.Call]]:
+@cache
+def nodes() -> list[tuple[str, ast.AST]]:
+    """Every node of our sources, with its file."""
+    trees = {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+    return [(file, node) for file, tree in trees.items() for node in ast.walk(tree)]
+
+
+@cache
+def calls() -> list[tuple[str, str, ast.Call]]:
     """Every call in our sources: file, dotted name of what is called, the call."""
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                yield str(path.relative_to(ROOT)), ast.unparse(node.func), node
+    return [(file, ast.unparse(node.func), node) for file, node in nodes() if isinstance(node, ast.Call)]
 
 
 def keyword(call: ast.Call, name: str) -> str | None:
@@ -36,12 +41,11 @@ def keyword(call: ast.Call, name: str) -> str | None:
 def imports(module: str) -> set[str]:
     """Files that import a module, or names from it."""
     found = set()
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if any(name.partition(".")[0] == module for name in names):
-                found.add(str(path.relative_to(ROOT)))
+    for file, node in nodes():
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if any(name.partition(".")[0] == module for name in names):
+            found.add(file)
     return found
 
 

@@ -51,6 +51,7 @@ RESIZED = [
 ]
 
 
+@pytest.mark.slow  # together they are
 @pytest.mark.parametrize("case", RESIZED, ids=spelled)
 def test_contract_with_other_numbers(case):
     assert [str(finding) for finding in check_case(case)] == []

@@ -237,6 +237,20 @@ def test_the_search_finds_a_word_when_the_site_is_opened_from_disk(site: Path) -
         assert outside == []
 
 
+@pytest.mark.slow
+@needs_chromium
+def test_no_table_is_cut_off_on_a_laptop(site: Path) -> None:
+    wide = "[...document.querySelectorAll('article table')].filter(one => one.scrollWidth > one.clientWidth).length"
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        found = {}
+        for path in sorted(site.rglob("*.html")):
+            page.goto(path.as_uri())
+            page.wait_for_function("document.styleSheets.length > 2")
+            found[path.name] = page.evaluate(wide)
+    assert {name: count for name, count in found.items() if count} == {}
+
+
 def test_pages_include_the_example_files() -> None:
     """A mark that is not quite right stays as text on the page, and nothing complains."""
     for page in WRITTEN:

@@ -53,6 +53,7 @@ def results(folder: Path) -> list[tuple[Any, ...]]:
     return rows(folder, "select trial_id, name, value from results where name not like '%seconds' order by 1, 2")
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_once_and_a_second_run_runs_nothing(write_sweep: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = longrange("run", write_sweep(), "--executor", "inline", "--out", out, "--mlflow", "off", "--json")

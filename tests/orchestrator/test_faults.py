@@ -108,7 +108,13 @@ def killed(root: Path, stage: str, executor: str, epoch_seconds: float) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage",  # two in `make check`, all of them in CI
+    [
+        pytest.param(stage, marks=() if stage in ("checkpoint", "in-transaction") else pytest.mark.slow)
+        for stage in STAGES
+    ],
+)
 def test_a_driver_killed_at_any_stage_is_followed_without_loss(driver: Driver, tmp_path: Path, stage: str) -> None:
     killed(tmp_path, stage, "inline", 0.15)
     finished = {trial.trial_id for trial in driver.ledger.trials_of("t") if trial.state == "finished"}
@@ -128,6 +134,7 @@ def test_workers_of_a_killed_driver_do_not_disturb_the_next(driver: Driver, tmp_
     assert_complete(driver.ledger)
 
 
+@pytest.mark.slow
 def test_two_drivers_on_one_sweep_share_it(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(
         "name: t\nbase: {workload: {name: 'scripted:Scripted', epoch_seconds: 0.2}, insertion: {res3: [0]}}\n"

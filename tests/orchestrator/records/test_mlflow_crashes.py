@@ -66,9 +66,13 @@ def threads(request: pytest.FixtureRequest, through_client: None, monkeypatch: p
     monkeypatch.setattr(mlflow_writers(), "ClientWriter", lambda client, _: real(client, request.param))
 
 
+# A few in `make check`, all of them in CI.
+CALLS = [pytest.param(n, marks=() if n in (2, 8) else pytest.mark.slow) for n in range(1, 10)]
+
+
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("calls", range(1, 10))
+@pytest.mark.parametrize("calls", CALLS)
 def test_a_crash_between_any_two_writes_loses_and_doubles_nothing(world: World, calls: int, after: bool) -> None:
     dying = world.mirror()
     dying._api = Crashing(dying._client, calls, after=after)
