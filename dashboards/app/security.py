@@ -13,7 +13,7 @@ import hmac
 import ipaddress
 import secrets
 from collections.abc import Callable, Sequence
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from flask import Flask, Request, Response, make_response, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
@@ -147,7 +147,7 @@ def _code(token: str, secret: bytes) -> str:
 
 def _without_token() -> str:
     kept = [(name, value) for name, value in parse_qsl(request.query_string.decode("latin-1")) if name != "token"]
-    path = "/" + request.path.lstrip("/\\")  # "//elsewhere" would be another host
+    path = "/" + quote(request.path.lstrip("/\\"))  # "//elsewhere" is another host, also with a tab in between
     return path + (f"?{urlencode(kept)}" if kept else "")
 
 

@@ -136,10 +136,17 @@ def test_the_form_signs_in(opened: Callable[..., Any]) -> None:
     assert client.get("/").status_code == 200
 
 
-def test_a_redirect_never_leaves(opened: Callable[..., Any]) -> None:
-    answer = opened(auth_token=TOKEN).get("//evil.example/x", query_string={"token": TOKEN})
-    assert answer.headers["Location"].startswith("/")
-    assert not answer.headers["Location"].startswith("//")
+@pytest.mark.parametrize("before", ["//", "/\\", "/\t/", "/\r\n/", "/\0/", "/ //", "/.//"], ids=repr)
+@pytest.mark.parametrize("given", [TOKEN, "of a link that somebody else made"])
+def test_a_redirect_never_leaves(opened: Callable[..., Any], before: str, given: str) -> None:
+    """Neither with the token, nor for one who is signed in and follows a link. Browsers drop tabs and line breaks."""
+    client = opened(auth_token=TOKEN)
+    client.post("/sign-in", data={"token": TOKEN})
+    asked = {"PATH_INFO": f"{before}evil.example/x"}
+    answer = client.get(query_string={"token": given}, environ_overrides=asked)
+    assert answer.status_code == 302
+    assert re.match(r"/[^/\\]", answer.headers["Location"])
+    assert re.fullmatch(r"[!-~]+", answer.headers["Location"])
 
 
 def test_scripts_may_use_a_header(opened: Callable[..., Any]) -> None:
