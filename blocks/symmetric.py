@@ -1,21 +1,23 @@
 """``y_i = sum_j f(s x_i . x_j) v_j`` for f = softmax or ReLU, where queries and keys are the same vectors.
 
-The products are symmetric, so a slab of them serves twice: as the rows of its own queries, and as the columns that all
-later queries still miss. Half of the products are formed, in both passes, and the gradient of x needs one product for
-what are two gradients otherwise. With x of width d and v of width e, multiply-accumulates per pair of positions:
+The products are symmetric, so a square tile of them serves twice: for its rows, and transposed for its columns. Half of
+the products are formed, in both passes, and the gradient of x needs one product for what are two gradients otherwise.
+With x of width d and v of width e, multiply-accumulates per pair of positions:
 
                           forward    forward + backward
     the map kept          d + e      3 d + 3 e
-    slabs, recomputed     d/2 + e    2 d + 3 e
+    tiles, recomputed     d/2 + e    2 d + 3 e
 
-Only slabs of the map exist at any time. Rows get their softmax bit by bit: the sums so far are rescaled when a slab
-brings a larger logit (Milakov and Gimelshein, "Online normalizer calculation for softmax", arXiv:1805.02867).
+Only tiles of the map exist at any time, and all but the last ones are of one size: the library that multiplies keeps
+half a megabyte for every size it has seen. Queries get their softmax bit by bit: the sums so far are rescaled when a
+tile brings a larger logit (Milakov and Gimelshein, "Online normalizer calculation for softmax", arXiv:1805.02867).
 
 Code consulted: none.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -24,10 +26,9 @@ from torch import Tensor
 
 from blocks.products import accumulate, product
 
-# Rows of a slab: enough for efficient matrix products, few enough for the half of its diagonal block that is formed
-# twice not to matter, and never more than 8 MB in float32.
-_MOST_ROWS = 192
-_SLAB_ELEMENTS = 1 << 21
+# The most rows and columns of a tile: 1 MB in float32, near the caches and enough for efficient matrix products; few
+# enough for tiles on the diagonal, of which one half is formed for nothing, not to matter.
+_SIDE = 512
 
 
 def symmetric_attention(
@@ -113,46 +114,41 @@ def _gradients(ctx: Any, dy: Tensor | None, _: Tensor | None) -> tuple[Tensor | 
 _forward.register_autograd(_gradients, setup_context=_save)
 
 
-def _slabs(x: Tensor, buffers: int) -> Iterator[tuple[slice, slice, slice, list[Tensor]]]:
-    """Positions of the slab's rows, of its columns (the rows and all later ones), of the later ones; room for slabs."""
-    n = x.shape[0]
-    most = max(1, min(n, _MOST_ROWS, _SLAB_ELEMENTS // n))
-    room = x.new_empty(buffers, most * n)
-    for start in range(0, n, most):
-        rows, columns = min(most, n - start), n - start
-        slabs = [one[: rows * columns].view(rows, columns) for one in room]
-        yield slice(start, start + rows), slice(start, n), slice(start + rows, n), slabs
+def _tiles(n: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the tiles on and above the diagonal, as equal as possible."""
+    side = -(-n // -(-n // _SIDE))
+    bands = [slice(start, min(start + side, n)) for start in range(0, n, side)]
+    return itertools.combinations_with_replacement(bands, 2)
 
 
 def _softmax_responses(q: Tensor, x: Tensor, v: Tensor, y: Tensor, logsumexp: Tensor) -> None:
     """Fill `y` `[n, e]` and `logsumexp` `[n]` of one map; `q` is the scaled `x`."""
     largest, total = torch.full_like(logsumexp, -torch.inf), torch.zeros_like(logsumexp)
 
-    def add(queries: slice, keys: slice, logits: Tensor, weights: Tensor, by_column: bool) -> None:
-        along = 0 if by_column else 1
-        new = torch.maximum(largest[queries], logits.amax(along))
+    def add(queries: slice, keys: slice, logits: Tensor, weights: Tensor) -> None:
+        new = torch.maximum(largest[queries], logits.amax(1))
         kept = (largest[queries] - new).exp_()
         largest[queries] = new
-        _exponentials(torch.sub(logits, new.unsqueeze(along), out=weights))
-        total[queries] = total[queries] * kept + weights.sum(along)
-        _accumulate(y[queries].mul_(kept.unsqueeze(1)), weights.mT if by_column else weights, v[keys])
+        _exponentials(torch.sub(logits, new.unsqueeze(1), out=weights))
+        total[queries] = total[queries] * kept + weights.sum(1)
+        _accumulate(y[queries].mul_(kept.unsqueeze(1)), weights, v[keys])
 
-    for rows, columns, later, (logits, weights) in _slabs(x, 2):
-        logits = _product(q[rows], x[columns].mT, logits)
-        add(rows, columns, logits, weights, by_column=False)
-        if later.start < later.stop:
-            missing = logits[:, rows.stop - rows.start :]
-            add(later, rows, missing, missing, by_column=True)
+    for rows, columns in _tiles(x.shape[0]):
+        logits = _product(q[rows], x[columns].mT)
+        add(rows, columns, logits, torch.empty_like(logits))
+        if rows != columns:
+            add(columns, rows, logits.mT, logits.mT)
     y.div_(total.unsqueeze(1))
     torch.add(largest, total.log_(), out=logsumexp)
 
 
 def _relu_responses(q: Tensor, x: Tensor, v: Tensor, y: Tensor, logsumexp: Tensor) -> None:
     """Fill `y` `[n, e]` of one map; `q` is the scaled `x`."""
-    for rows, columns, later, (weights,) in _slabs(x, 1):
-        weights = _product(q[rows], x[columns].mT, weights).relu_()
+    for rows, columns in _tiles(x.shape[0]):
+        weights = _product(q[rows], x[columns].mT).relu_()
         _accumulate(y[rows], weights, v[columns])
-        _accumulate(y[later], weights[:, rows.stop - rows.start :].mT, v[rows])
+        if rows != columns:
+            _accumulate(y[columns], weights.mT, v[rows])
 
 
 class _SoftmaxWeights:
@@ -161,18 +157,18 @@ class _SoftmaxWeights:
     def __init__(self, logsumexp: Tensor, inner: Tensor) -> None:
         self.logsumexp, self.inner = logsumexp, inner
 
-    def weigh(self, logits: Tensor, queries: slice, along: int, out: Tensor) -> Tensor:
-        return _exponentials(torch.sub(logits, self.logsumexp[queries].unsqueeze(along), out=out))
+    def weigh(self, logits: Tensor, queries: slice, out: Tensor) -> Tensor:
+        return _exponentials(torch.sub(logits, self.logsumexp[queries].unsqueeze(1), out=out))
 
-    def back(self, dweights: Tensor, weights: Tensor, queries: slice, along: int) -> Tensor:
-        return dweights.sub_(self.inner[queries].unsqueeze(along)).mul_(weights)
+    def back(self, dweights: Tensor, weights: Tensor, queries: slice) -> Tensor:
+        return dweights.sub_(self.inner[queries].unsqueeze(1)).mul_(weights)
 
 
 class _ReLUWeights:
-    def weigh(self, logits: Tensor, queries: slice, along: int, out: Tensor) -> Tensor:
+    def weigh(self, logits: Tensor, queries: slice, out: Tensor) -> Tensor:
         return torch.clamp_min(logits, 0, out=out)
 
-    def back(self, dweights: Tensor, weights: Tensor, queries: slice, along: int) -> Tensor:
+    def back(self, dweights: Tensor, weights: Tensor, queries: slice) -> Tensor:
         back: Tensor = torch.ops.aten.threshold_backward.grad_input(dweights, weights, 0, grad_input=dweights)
         return back
 
@@ -181,19 +177,18 @@ def _gradients_of_one(
     form: _SoftmaxWeights | _ReLUWeights, q: Tensor, x: Tensor, v: Tensor, dy: Tensor, dx: Tensor, dv: Tensor
 ) -> None:
     """Add the gradients of one map to `dx` `[n, d]`, as of unscaled products, and `dv` `[n, e]`; `q` is scaled `x`."""
-    for rows, columns, later, (logits, weights, dlogits) in _slabs(x, 3):
-        logits = _product(q[rows], x[columns].mT, logits)
-        form.weigh(logits, rows, 1, out=weights)
-        _accumulate(dv[columns], weights.mT, dy[rows])
-        dlogits = _product(dy[rows], v[columns].mT, dlogits)
-        form.back(dlogits, weights, rows, 1)
-        if later.start < later.stop:
-            count = rows.stop - rows.start
-            mirrored = form.weigh(logits[:, count:], later, 0, out=logits[:, count:])
-            _accumulate(dv[rows], mirrored, dy[later])
-            room = weights.flatten()[: mirrored.numel()].view(mirrored.shape)
-            dmirrored = _product(v[rows], dy[later].mT, room)
-            dlogits[:, count:] += form.back(dmirrored, mirrored, later, 0)
+
+    def back(queries: slice, keys: slice, logits: Tensor, weights: Tensor) -> Tensor:
+        """Add to `dv` and return the gradient of the logits of these queries; `weights` is room for theirs."""
+        form.weigh(logits, queries, weights)
+        _accumulate(dv[keys], weights.mT, dy[queries])
+        return form.back(_product(dy[queries], v[keys].mT), weights, queries)
+
+    for rows, columns in _tiles(x.shape[0]):
+        logits = _product(q[rows], x[columns].mT)
+        dlogits = back(rows, columns, logits, torch.empty_like(logits))
+        if rows != columns:
+            dlogits += back(columns, rows, logits.mT, logits.mT).mT
         # x_i . x_j passes its gradient to both of its factors.
         _accumulate(dx[rows], dlogits, x[columns])
         _accumulate(dx[columns], dlogits.mT, x[rows])
@@ -207,8 +202,8 @@ def _exponentials(x: Tensor) -> Tensor:
     return x.clamp_min_(-62.0).exp_()
 
 
-def _product(a: Tensor, b: Tensor, room: Tensor) -> Tensor:
-    return product(a.unsqueeze(0), b.unsqueeze(0), room.unsqueeze(0)).squeeze(0)
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    return product(a.unsqueeze(0), b.unsqueeze(0)).squeeze(0)
 
 
 def _accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:

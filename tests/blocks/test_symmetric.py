@@ -26,14 +26,14 @@ def plain(form, **choices):
     return lambda x, v: attend(form, x, x, v, implementation="reference", **choices)
 
 
-@pytest.fixture(params=[1, 2, 3, 4, 11], ids="{} rows".format)
-def rows(request, monkeypatch):
-    monkeypatch.setattr(symmetric, "_MOST_ROWS", request.param)
+@pytest.fixture(params=[1, 2, 3, 4, 11], ids="side {}".format)
+def side(request, monkeypatch):
+    monkeypatch.setattr(symmetric, "_SIDE", request.param)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("normalise", [True, False])
-def test_every_cut_gives_the_whole_map_forward_and_backward(rows, form, normalise):
+def test_every_cut_gives_the_whole_map_forward_and_backward(side, form, normalise):
     ours = outputs_and_gradients(lambda x, v: attend_within(form, x, v, normalise=normalise), *tensors())
     expected = outputs_and_gradients(plain(form, normalise=normalise), *tensors())
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
@@ -42,7 +42,7 @@ def test_every_cut_gives_the_whole_map_forward_and_backward(rows, form, normalis
 @pytest.mark.parametrize("form", ["softmax", "relu"])
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_scale_and_few_positions(form, n, monkeypatch):
-    monkeypatch.setattr(symmetric, "_MOST_ROWS", 2)
+    monkeypatch.setattr(symmetric, "_SIDE", 2)
     ours = outputs_and_gradients(lambda x, v: attend_within(form, x, v, scale=0.3), *tensors(n=n))
     expected = outputs_and_gradients(plain(form, scale=0.3), *tensors(n=n))
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
@@ -56,8 +56,8 @@ def test_float32_stays_near_float64(form):
         assert (given.double() - expected).norm() <= 1e-5 * expected.norm()
 
 
-def test_a_larger_logit_in_a_later_slab_rescales_without_overflow_or_loss(monkeypatch):
-    monkeypatch.setattr(symmetric, "_MOST_ROWS", 2)
+def test_a_larger_logit_in_a_later_tile_rescales_without_overflow_or_loss(monkeypatch):
+    monkeypatch.setattr(symmetric, "_SIDE", 2)
     sizes = torch.tensor([1.0, 30.0, 0.01, 90.0, 3.0, 200.0, 0.0], dtype=torch.float64)  # logits up to 40000
     x, v = tensors(1, 1, 7, 4, 3)
     x = (torch.nn.functional.normalize(x.detach(), dim=-1) * sizes[:, None]).requires_grad_()
@@ -68,7 +68,7 @@ def test_a_larger_logit_in_a_later_slab_rescales_without_overflow_or_loss(monkey
 
 @pytest.mark.parametrize("form", ["softmax", "relu"])
 def test_gradcheck(form, monkeypatch):
-    monkeypatch.setattr(symmetric, "_MOST_ROWS", 2)
+    monkeypatch.setattr(symmetric, "_SIDE", 2)
     x, v = tensors(1, 2, 5, 3, 2)
     assert torch.autograd.gradcheck(lambda x, v: attend_within(form, x, v), (x, v))
 
