@@ -16,6 +16,7 @@ from orchestrator.records.schema import ENDED, State
 from orchestrator.records.values import Spent, TrialInfo
 from orchestrator.sweep import ResourceRule, get_path
 
+INTERRUPTED = "interrupted"  # what people read for the state of a running trial whose driver is gone
 WINDOW_SECONDS = 900.0  # how far back the present rate looks
 
 
@@ -94,13 +95,13 @@ def overview(ledger: Ledger, sweep: str, now: float) -> Overview:
     alive = frozenset(owner for owner in ledger.drivers(now) & owners if not is_dead(owner))
     arms: dict[str, Counter[str]] = defaultdict(Counter)
     for trial in trials:
-        arms[trial.label][_state(trial)] += 1
+        arms[trial.label][_state(trial, alive)] += 1
     rules = tuple(ResourceRule.model_validate(rule) for rule in known.definition.get("resources", ()))
     specs = ledger.specs_of(sweep) if any(rule.when for rule in rules) else {}
     pace = _pace(trials, attempts, alive, now)
     return Overview(
         sweep=sweep,
-        states=dict(Counter(map(_state, trials))),
+        states=dict(Counter(_state(trial, alive) for trial in trials)),
         arms={label: dict(states) for label, states in arms.items()},
         failures=tuple(_failures(trials)),
         drivers=len(alive),
@@ -110,8 +111,10 @@ def overview(ledger: Ledger, sweep: str, now: float) -> Overview:
     )
 
 
-def _state(trial: TrialInfo) -> str:
-    """Where a trial stands, in words: one that a search stopped was not cancelled by anybody."""
+def _state(trial: TrialInfo, alive: frozenset[str]) -> str:
+    """Where a trial stands, in words: one that a search stopped was not cancelled by anybody; nobody's does not run."""
+    if trial.state is State.RUNNING and trial.owner not in alive:
+        return INTERRUPTED
     stopped = trial.state is State.CANCELLED and trial.cause == Cause.STOPPED_EARLY
     return STOPPED_EARLY if stopped else trial.state.value
 

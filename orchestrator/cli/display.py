@@ -21,6 +21,7 @@ from orchestrator.plan import Arm, Plan
 from workloads.progress import EpochDone
 
 METRIC = "top1_percent"
+NO_FAULT = ("diverged", "cancelled", STOPPED_EARLY)  # ends that are told, but are no failures
 PLAIN_SECONDS = 15.0  # between lines where there is no terminal
 
 
@@ -107,10 +108,9 @@ class Progress:
 
     def _line(self) -> str:
         done = sum(self._states.values())
-        failed = sum(count for state, count in self._states.items() if state not in ("finished", STOPPED_EARLY))
+        failed = self._states["failed"] + self._states["infeasible"]
         parts = [f"{done}/{self._todo} trials", f"{len(self._running)} running", f"{failed} failed"]
-        if self._states[STOPPED_EARLY]:
-            parts.append(f"{self._states[STOPPED_EARLY]} {STOPPED_EARLY}")
+        parts += [f"{self._states[state]} {state}" for state in NO_FAULT if self._states[state]]
         if self._reused:
             parts.append(f"{self._reused} reused")
         best = self._best()

@@ -110,6 +110,16 @@ def test_an_attempt_of_a_dead_driver_costs_nothing_more(ledger: Ledger) -> None:
     assert (seen.device_seconds, seen.drivers, seen.is_over) == ({}, 0, True)
 
 
+def test_a_trial_whose_driver_is_gone_is_interrupted_not_running(ledger: Ledger) -> None:
+    key = trial_id("a", 0)
+    ledger.claim([key], "driver", 10.0, now=0.0)
+    ledger.apply([started(key, 0.0)], "driver")
+    assert overview(ledger, "s", now=5.0).states == {"running": 1, "planned": 3}
+    for gone in (overview(ledger, "s", now=500.0), ledger.release("driver") or overview(ledger, "s", now=5.0)):
+        assert gone.states == {"interrupted": 1, "planned": 3}
+        assert gone.arms["arm a"] == {"interrupted": 1, "planned": 1}
+
+
 def test_another_name_is_answered_with_those_there_are(ledger: Ledger) -> None:
     with pytest.raises(UserError, match=r"no sweep 'x'; there are: 's'"):
         overview(ledger, "x", now=0.0)

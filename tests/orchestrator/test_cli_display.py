@@ -1,0 +1,35 @@
+"""The progress line: what has ended, under its own name."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from scripted_runs import plan_of
+
+from orchestrator.cli.display import Progress
+from orchestrator.events import Ended, Started
+from orchestrator.failures import Cause
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "said"),
+    [
+        ("failed", Cause.BUG, "0 running · 4 failed"),
+        ("infeasible", Cause.OUT_OF_MEMORY, "0 running · 4 failed"),
+        ("diverged", Cause.DIVERGED, "0 running · 0 failed · 4 diverged"),
+        ("cancelled", Cause.STOPPED, "0 running · 0 failed · 4 cancelled"),
+        ("cancelled", Cause.STOPPED_EARLY, "0 running · 0 failed · 4 stopped early"),
+        ("finished", None, "0 running · 0 failed"),
+    ],
+)
+def test_only_faults_are_failures(state: str, cause: Cause | None, said: str) -> None:
+    plan = plan_of()
+    told = io.StringIO()
+    with Progress(Console(file=told)) as progress:
+        progress.planned(plan, todo=4, reused=0)
+        for _, trial in plan.ordered():
+            progress.event(Started(trial.trial_id, 1, 0.0, "here", "cpu"))
+            progress.event(Ended(trial.trial_id, 1, 1.0, state, None, cause))
+    assert told.getvalue().strip() == f"4/4 trials · {said}"
