@@ -65,6 +65,8 @@ DEFAULTS = Settings(
 )
 
 
+STOP_SIGNALS = {number.name: number for number in (signal.SIGINT, signal.SIGTERM)}
+
 # Settings whose URL may hold a password, and where its whole text is found when a run goes on.
 WITH_PASSWORD = {"ledger": "LONGRANGE_LEDGER", "mlflow": "LONGRANGE_MLFLOW"}
 
@@ -202,7 +204,7 @@ def start(
         place = settings["ledger"] or folder.ledger
         beside = mirror and stack.enter_context(MirrorProcess(settings["mlflow"] or folder.mlflow_uri, place))
         executor = stack.enter_context(make_executor(settings))
-        stack.enter_context(cancel_on_signals(executor.cancel, say))
+        heard = stack.enter_context(cancel_on_signals(executor.cancel, say))
         outcome = run_plan(
             made,
             ledger=ledger,
@@ -217,6 +219,8 @@ def start(
             asked_to_stop=cancelled,
             replan=search_planner(made.sweep, ledger=place) if made.sweep.search is not None else None,
         )
+        if heard and outcome.unfinished:
+            outcome.stopped_by = outcome.stopped_by or heard[0]
         told.ended(outcome)
         if made.sweep.search is not None:
             write_best(made, ledger, folder, outcome.population)
@@ -273,20 +277,25 @@ def attach(mirror: Mirror, sweep: str, folder: RunFolder) -> None:
 
 
 @contextmanager
-def cancel_on_signals(cancel: Callable[[], None], say: Callable[[str], object]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks trials to checkpoint and stop; a second one interrupts at once."""
+def cancel_on_signals(cancel: Callable[[], None], say: Callable[[str], object]) -> Iterator[list[str]]:
+    """The first SIGINT or SIGTERM asks trials to checkpoint and stop; a second one interrupts at once.
+
+    Yields what was heard: the signal's name, once it came.
+    """
+    heard: list[str] = []
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may have handlers
+        yield heard  # only the main thread may have handlers
         return
 
     def first(number: int, _: Any) -> None:
+        heard.append(signal.Signals(number).name)
         say("\nstopping: running trials write a checkpoint; once more to stop at once")
         signal.signal(number, signal.default_int_handler)
         cancel()
 
-    before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, first) for number in STOP_SIGNALS.values()}
     try:
-        yield
+        yield heard
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

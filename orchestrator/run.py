@@ -28,7 +28,7 @@ from orchestrator.planned import planned_sweep
 from orchestrator.provenance import driver as driver_facts
 from orchestrator.provenance import working_diff
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.owners import is_dead, new_owner
+from orchestrator.records.owners import new_owner, release_dead_owners
 from orchestrator.records.schema import ENDED, IMMUTABLE, State
 from orchestrator.records.values import Claim
 from orchestrator.search.population_run import PopulationRun
@@ -84,6 +84,11 @@ class Outcome:
     def failed(self) -> int:
         """Trials of this run that ended without a result by a fault."""
         return self.ran.get(State.FAILED, 0) + self.ran.get(State.INFEASIBLE, 0)
+
+    @property
+    def unfinished(self) -> int:
+        """Trials of this run that a resume goes on with."""
+        return self.left + self.ran.get(State.CANCELLED, 0)
 
 
 @dataclass(frozen=True)
@@ -231,13 +236,6 @@ def run_plan(
     outcome.left = begun - sum(outcome.ran.values())
     outcome.seconds = time.monotonic() - started
     return outcome
-
-
-def release_dead_owners(ledger: Ledger, sweep: str) -> None:
-    """Give back at once what drivers on this machine held when they died; others are waited for (their lease)."""
-    for owner in {trial.owner for trial in ledger.trials_of(sweep) if trial.owner}:
-        if is_dead(owner):
-            ledger.release(owner)
 
 
 def discard(checkpoints: Path, trial_ids: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_o
 from orchestrator.cli.looking import published_rows
 from orchestrator.errors import LongrangeError, TrialsFailed
 from orchestrator.launch import (
+    STOP_SIGNALS,
     Settings,
     attach,
     data_problems,
@@ -187,6 +188,7 @@ def execute(
 
     Raises:
         TrialsFailed: some trials failed in this run.
+        click.Abort: a signal ended it before all trials had ended.
     """
     from orchestrator.cli.display import Progress
 
@@ -203,6 +205,8 @@ def execute(
         echo_json({"folder": str(folder.root), **outcome.__dict__})
     else:
         tell(made, folder, settings, outcome)
+    if outcome.stopped_by in STOP_SIGNALS:
+        raise click.Abort
     if outcome.failed:
         raise TrialsFailed(
             f"{outcome.failed} trials failed; `longrange status {folder.root}` says why, "
@@ -240,9 +244,9 @@ def tell(made: Plan, folder: RunFolder, settings: Settings, outcome: Any) -> Non
         click.echo(f"  rejected {rejection.label}: {rejection.reason}")
     if outcome.elsewhere:
         click.echo(f"  {outcome.elsewhere} trials are running under another driver")
-    if outcome.stopped_by or outcome.left:
+    if outcome.stopped_by or outcome.unfinished:
         why = f" ({outcome.stopped_by})" if outcome.stopped_by else ""
-        click.echo(f"  {outcome.left} trials left{why}: longrange resume {_shown(folder.root)}")
+        click.echo(f"  {outcome.unfinished} trials left{why}: longrange resume {_shown(folder.root)}")
     if outcome.mirror_error:
         click.echo(
             f"  MLflow lags behind: {outcome.mirror_error}; catch up with longrange mirror {_shown(folder.root)}"

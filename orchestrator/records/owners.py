@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import TYPE_CHECKING
 
 import psutil
+
+if TYPE_CHECKING:
+    from orchestrator.records.ledger import Ledger
 
 
 def new_owner() -> str:
@@ -23,3 +27,10 @@ def is_dead(owner: str) -> bool:
         return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1.0
     except psutil.NoSuchProcess:
         return True
+
+
+def release_dead_owners(ledger: Ledger, sweep: str) -> None:
+    """Give back at once what drivers on this machine held when they died; others are waited for (their lease)."""
+    for owner in {trial.owner for trial in ledger.trials_of(sweep) if trial.owner}:
+        if is_dead(owner):
+            ledger.release(owner)

@@ -125,6 +125,33 @@ def test_ray_and_inline_give_the_same_bits(write_sweep: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_with_a_checkpoint_and_a_second_one_at_once(
+    write_sweep: Any, tmp_path: Path, number: signal.Signals, times: int
+) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "orchestrator.cli", "run", str(write_sweep(epoch_seconds=2.0)), "--out", str(out)]
+    driver = subprocess.Popen([*command, "--executor", "inline"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    _wait_for(out, "select count(*) from epoch_metrics", least=1)
+    driver.send_signal(number)
+    if times == 2:
+        time.sleep(0.5)
+        driver.send_signal(number)
+    said, complained = (text.decode() for text in driver.communicate(timeout=120))
+    assert driver.returncode == 130, complained
+    assert "running trials write a checkpoint" in complained
+    assert complained.rstrip().endswith("interrupted")
+    status = longrange("status", out).stdout
+    if times == 1:
+        assert f"12 trials left ({number.name}): longrange resume {out}" in said
+        assert "1 cancelled, 11 planned · nothing is running" in status
+    else:
+        assert said == ""
+        assert "1 interrupted, 11 planned · nothing is running" in status
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_killed_driver_loses_nothing_and_repeats_nothing(write_sweep: Any, tmp_path: Path, executor: str) -> None:
     out = tmp_path / "run"
