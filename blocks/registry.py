@@ -73,10 +73,18 @@ def block_names() -> list[str]:
 
 
 def config_type(name: str) -> type[BlockConfig]:
-    """The config class of block `name`; does not import torch for the built-in blocks."""
+    """The config class of block `name`; does not import torch for the built-in blocks.
+
+    Raises:
+        UnknownBlock: no such block, or something that is no block.
+    """
     if name in BUILTIN:
         return BUILTIN[name][0]
-    config: type[BlockConfig] = block_type(name).Config  # type: ignore[attr-defined]
+    config = getattr(block_type(name), "Config", None)
+    if not (isinstance(config, type) and issubclass(config, BlockConfig)):
+        raise UnknownBlock(
+            f"{name} is no block: it needs an attribute Config, a frozen dataclass derived from BlockConfig"
+        )
     return config
 
 
@@ -97,7 +105,7 @@ def block_type(name: str) -> type[Block[Any]]:
     if ":" in name:
         return _load(name)
     close = get_close_matches(name, block_names(), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else ", or MODULE:CLASS of your own"
     raise UnknownBlock(f"unknown block {name!r}; known blocks: {', '.join(block_names())}{hint}")
 
 
@@ -106,13 +114,27 @@ def parse_config(given: Mapping[str, Any]) -> BlockConfig:
 
     Raises:
         UnknownBlock: no such block.
-        ValueError: an unknown field or an invalid value; every problem is listed.
+        ValueError: an unknown field or an invalid value, every problem listed; or a config whose own name, by which a
+            trial is rebuilt elsewhere, leads to another block or to none.
     """
     fields = dict(given) if isinstance(given, Mapping) else {}
     name = fields.pop("name", None)
     if not isinstance(name, str):
         raise ValueError(f"a block needs a 'name', given {given!r}; known blocks: {', '.join(block_names())}")
-    return config_type(name).parse(fields)
+    config = config_type(name).parse(fields)
+    if config.name != name and not _leads_to(config.name, block_type(name)):
+        raise ValueError(
+            f"block {name!r} is called {config.name!r} in its config, which is another block or none: let the config's "
+            f"name be {name!r}, or make {config.name!r} an entry point of its package"
+        )
+    return config
+
+
+def _leads_to(name: str, block: type[Block[Any]]) -> bool:
+    try:
+        return block_type(name) is block
+    except UnknownBlock:
+        return False
 
 
 def config_dict(config: BlockConfig) -> dict[str, Any]:
@@ -135,5 +157,14 @@ def _load(path: str) -> type[Block[Any]]:
     try:
         loaded: type[Block[Any]] = getattr(importlib.import_module(module), qualname)
     except (ImportError, AttributeError) as error:
-        raise UnknownBlock(f"cannot load block {path!r}: {error}") from error
+        raise UnknownBlock(f"cannot load block {path!r}: {error}{where_to_look(error, module)}") from error
+    if not isinstance(loaded, type):
+        raise UnknownBlock(f"cannot load block {path!r}: it is no class")
     return loaded
+
+
+def where_to_look(error: Exception, module: str) -> str:
+    """What to do if it is the named module itself that Python does not find."""
+    if not isinstance(error, ModuleNotFoundError) or error.name not in (module, module.partition(".")[0]):
+        return ""
+    return "; run from the folder that holds it, install its package, or set PYTHONPATH"

@@ -148,7 +148,7 @@ def make_plan(
         sweep: the question.
         profiler: params and executed MACs of each distinct model; None leaves them out (and imports no torch).
         pricer: turns profiles into seconds; None prices by stated assumptions.
-        only: conditions; an arm stays if all of them hold (the control always stays).
+        only: conditions; an arm stays if all of them hold, of those on the same path any (the control always stays).
         source: named in errors.
 
     Raises:
@@ -219,13 +219,16 @@ def _candidates(sweep: Sweep) -> tuple[list[_Candidate], list[str]]:
 
 
 def _chosen(candidates: Sequence[_Candidate], only: Sequence[Mapping[str, Any]]) -> tuple[list[_Candidate], list[str]]:
-    """The control and the settings for which every condition holds; or which condition never does."""
+    """The control and the settings for which the conditions hold, of one path any; or which condition never does."""
 
     def holds(item: _Candidate, condition: Mapping[str, Any]) -> bool:
         return algebra.matches(condition, lambda path: get_path(item.values, path))
 
     others = [item for item in candidates if not item.is_control]
-    chosen = [item for item in others if all(holds(item, condition) for condition in only)]
+    same_path: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for condition in only:
+        same_path.setdefault(tuple(condition), []).append(condition)
+    chosen = [item for item in others if all(any(holds(item, one) for one in either) for either in same_path.values())]
     if chosen:
         return [*(item for item in candidates if item.is_control), *chosen], []
     wrong = []

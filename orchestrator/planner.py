@@ -10,7 +10,7 @@ from orchestrator.errors import NoLedger, SweepError, UserError
 from orchestrator.plan import Plan, Profiler, make_plan, mistakes, trained_macs, unready
 from orchestrator.price import PastTrial, Pricer, clip_passes, device_kind
 from orchestrator.search.planning import drawn, planner_of
-from orchestrator.sweep import ResourceRule, Sweep, load_sweep, unknown_paths, yaml_value
+from orchestrator.sweep import NAMED, ResourceRule, Sweep, load_sweep, unknown_paths, yaml_value
 from workloads.spec import TrialSpec
 
 
@@ -24,7 +24,8 @@ def conditions(only: Sequence[str]) -> list[Mapping[str, Any]]:
         wrong = unknown_paths([path])
         if wrong:
             raise UserError(f"--only {wrong[0]}")
-        found.append({path: yaml_value(value, f"--only {text}")})
+        wanted = yaml_value(value, f"--only {text}")
+        found.append({f"{path}.name" if path in NAMED and isinstance(wanted, str) else path: wanted})
     return found
 
 

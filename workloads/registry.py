@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
+from blocks.registry import where_to_look
 from workloads.backbones.config import BackboneConfig
 from workloads.backbones.families import PRESETS
 from workloads.frozen import Frozen
@@ -235,4 +236,4 @@ def _load(path: str, kind: str) -> Any:
     try:
         return getattr(importlib.import_module(module), qualname)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot load {kind} {path!r}: {error}") from error
+        raise ValueError(f"cannot load {kind} {path!r}: {error}{where_to_look(error, module)}") from error

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
 import click
 
@@ -56,6 +58,8 @@ def main() -> None:
     """Entry point: every expected error is one message; exit code 2 for the user's mistakes, 1 for failures."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' warnings are for us, in the tests, not for users
+    with suppress(FileNotFoundError):  # MODULE:CLASS of the present folder is found, behind all that is installed
+        sys.path.append(str(Path.cwd()))
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:

@@ -15,7 +15,10 @@ set_option = click.option(
     "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override the file, e.g. --set recipe.epochs=5."
 )
 only_option = click.option(
-    "--only", multiple=True, metavar="PATH=VALUE", help="Keep arms with this value, e.g. --only block.kernel=[3,7,7]."
+    "--only",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Keep arms with this value, e.g. --only block=rnl --only block.kernel=[3,7,7]. The same path again: either.",
 )
 ledger_option = click.option(
     "--ledger",

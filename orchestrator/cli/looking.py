@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_option
 from orchestrator.errors import LedgerError, UserError
 from orchestrator.paths import RunFolder
+
+if TYPE_CHECKING:
+    from orchestrator.records.values import TrialInfo
 
 METRIC, COST = "top1_percent", "executed_macs"
 metric_option = click.option("--metric", default=METRIC, show_default=True, help="What arms are judged by.")
@@ -71,28 +76,27 @@ def table(folder: Path, kind: str, columns: str | None, **options: Any) -> None:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("trial")
+@click.argument("trial", required=False)
 @ledger_option
 @json_option
-def show(folder: Path, trial: str, ledger: str | None, as_json: bool) -> None:
-    """One trial: configuration, attempts, result. TRIAL is an id or its beginning.
+def show(folder: Path, trial: str | None, ledger: str | None, as_json: bool) -> None:
+    """One trial: configuration, attempts, result. TRIAL is an id or its beginning; without it, every trial with its id.
 
     \b
+    longrange show runs/quickstart
     longrange show runs/quickstart 3bfe9f1f
     """
     from orchestrator.records.ledger import Ledger
 
     with Ledger.open(place(folder, ledger), create=False) as held:
+        if trial is None:
+            _list_trials([(sweep.name, one) for sweep in held.sweeps() for one in held.trials_of(sweep.name)], as_json)
+            return
         found = held.trial(trial)
     if as_json:
         echo_json(found)
         return
-    for key, value in found.items():
-        if isinstance(value, list):
-            rows = [[item.get(name) for name in value[0]] for item in value]
-            echo_table([*value[0]] if value else [], rows, title=key)
-        else:
-            click.echo(f"{key}: {value}")
+    _show_trial(found)
 
 
 @click.command()
@@ -186,6 +190,38 @@ def backup(ledger: str, target: Path) -> None:
 
 
 VERBS = (report, table, show, ui, mirror, db)
+
+
+def _list_trials(trials: list[tuple[str, TrialInfo]], as_json: bool) -> None:
+    columns = ("sweep", "trial_id", "arm", "seed", "state", "attempts")
+    rows = [(sweep, one.trial_id, one.label, one.seed, one.state.value, one.attempts) for sweep, one in trials]
+    if as_json:
+        echo_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        echo_table(columns, rows)
+
+
+def _show_trial(found: Mapping[str, Any]) -> None:
+    import yaml
+
+    for key, value in found.items():
+        if isinstance(value, list):
+            columns = [name for name in (value[0] if value else ()) if name != "trial_id"]
+            rows = [[_moment(name, item.get(name)) for name in columns] for item in value]
+            if rows:
+                echo_table(columns, rows, title=key)
+        elif isinstance(value, Mapping):
+            lines = yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=100).splitlines()
+            click.echo("\n  ".join([f"{key}:", *lines]))
+        else:
+            click.echo(f"{key}: {_moment(key, value)}")
+
+
+def _moment(name: str, value: Any) -> Any:
+    """Seconds since 1970 as a date; anything else as it is."""
+    if name.endswith("_at") and value is not None:
+        return datetime.fromtimestamp(value, UTC).isoformat(sep=" ", timespec="seconds")
+    return value
 
 
 def place(folder: Path, ledger: str | None) -> str | Path:

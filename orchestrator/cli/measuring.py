@@ -106,12 +106,9 @@ def check_block(block: str, as_json: bool) -> None:
     \b
     longrange check-block my_package:MyBlock
     """
-    import sys
-
     from blocks.contract import report
     from blocks.registry import UnknownBlock
 
-    sys.path.insert(0, "")  # a block in the present folder is found, as with `python -m`
     try:
         found = report(block)
     except UnknownBlock as error:

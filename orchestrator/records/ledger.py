@@ -314,7 +314,7 @@ class Ledger:
             found = reading.trial(connection, beginning)
         if len(found) != 1:
             raise UserError(
-                f"{len(found) or 'no'} trials begin with {beginning!r}; `longrange status` shows failed ones"
+                f"{len(found) or 'no'} trials begin with {beginning!r}; `longrange show FOLDER` lists them all"
             )
         return found[0]
 

@@ -92,6 +92,22 @@ def test_a_wrong_import_path_says_what_failed(path):
         block_type(path)
 
 
+def test_a_module_that_is_not_found_says_where_python_looks():
+    with pytest.raises(UnknownBlock, match="run from the folder that holds it, install its package, or set PYTHONPATH"):
+        block_type("no_such_package:Block")
+
+
+@pytest.mark.parametrize(("path", "why"), [("os:path", "no class"), ("pathlib:Path", "needs an attribute Config")])
+def test_what_is_no_block_says_so(path, why):
+    with pytest.raises(UnknownBlock, match=why):
+        parse_config({"name": path})
+
+
+def test_an_unknown_name_that_resembles_none_asks_for_an_import_path():
+    with pytest.raises(UnknownBlock, match=r"cgd, or MODULE:CLASS of your own$"):
+        block_type("my_own_thing")
+
+
 def test_an_unknown_name_lists_the_known_ones_and_the_closest():
     with pytest.raises(UnknownBlock, match=r"unknown block 'rln'; known blocks: none, nl, .*did you mean 'rnl'"):
         block_type("rln")
@@ -103,6 +119,26 @@ def test_a_config_parses_with_its_defaults_and_goes_back():
     assert values["kernel"] == (3, 3, 3)
     assert values["affinity"] == "gaussian"
     assert parse_config(values) == config
+
+
+@pytest.mark.parametrize("own", ["nl", "nobody"])
+def test_a_block_that_would_be_rebuilt_as_another_is_refused(own, tmp_path, monkeypatch):
+    source = f"""
+from dataclasses import dataclass
+from blocks.configs import NonLocalConfig
+from blocks.non_local import NonLocal
+
+@dataclass(frozen=True, kw_only=True)
+class MineConfig(NonLocalConfig):
+    name = {own!r}
+
+class Mine(NonLocal):
+    Config = MineConfig
+"""
+    (tmp_path / f"renamed_{own}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=f"let the config's name be 'renamed_{own}:Mine'"):
+        parse_config({"name": f"renamed_{own}:Mine"})
 
 
 def test_a_config_without_a_name_is_refused():

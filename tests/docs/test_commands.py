@@ -1,8 +1,8 @@
 """Every command of the pages runs, in the order a reader meets them, on shorter trials.
 
 Left out are those that need machines of their own (`tests/cluster` runs the same over real services), those on data
-sets or runs that only the reader has (`OWN`), and those that are meant to fail, which `test_docs.py` compares with the
-messages the page shows.
+sets, runs or packages that only the reader has (`OWN`), and those that are meant to fail, which `test_docs.py` compares
+with the messages the page shows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from videos import make_folder
 
 from orchestrator.cli import cli
 
-OWN = ("kinetics400", "folder-depth", "runs/tsn", "runs/tsm8", "runs/hgnl", "--ray")
+OWN = ("kinetics400", "folder-depth", "runs/tsn", "runs/tsm8", "runs/hgnl", "--ray", "block=mean")
 # What a reader waits minutes for; the test runs the same with less of it.
 SHORT = ["--set", "recipe.epochs=1", "--executor", "inline", "--quiet"]
 FEWER_CLIPS = [f"workload.{key}" for key in ("train_clips=64", "validation_clips=40", "still_images=128")]
@@ -85,6 +85,7 @@ def run(command: str) -> None:
         return
     if words[0] == "run":
         words += [*SHORT, *([] if "corners.yaml" in words else ["--set=" + value for value in FEWER_CLIPS])]
+        words += ["--set=seeds=1"] if "every-block" in words else []
         words += ["--only", "block.name=se"] if "quickstart" in words and not {"--only", "seeds=1"} & {*words} else []
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == 0, (command, result.output, result.exception)

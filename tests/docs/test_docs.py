@@ -16,6 +16,7 @@ from chromium import chromium, needs_chromium
 from click.testing import CliRunner
 from pages import DOCS, OUTSIDE, ROOT, WRITTEN, commands, fences
 
+from blocks import registry
 from blocks.registry import BUILTIN
 from orchestrator.cli import cli
 from orchestrator.errors import LongrangeError
@@ -185,8 +186,8 @@ def sweeps_in_pages() -> list[Any]:
 def test_sweep_files_in_pages_plan(document: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS / "examples"))
     monkeypatch.syspath_prepend(str(DOCS / "examples" / "my_block"))
-    text = yaml.safe_dump(document).replace("name: mean\n", "name: my_block:MeanBlock\n")
-    made = make_plan(parse_sweep(yaml.safe_load(text)))
+    monkeypatch.setitem(registry._registered, "mean", registry.block_type("my_block:MeanBlock"))  # as if installed
+    made = make_plan(parse_sweep(document))
     assert len(made.arms) >= 2
 
 

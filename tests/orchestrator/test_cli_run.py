@@ -203,3 +203,16 @@ def _same_in_mlflow(out: Path) -> None:
             "where key = 'longrange.trial_id' and lifecycle_stage = 'active'"
         ).fetchall()
     assert sorted(tags) == sorted(rows(out, "select trial_id from trials"))
+
+
+def test_the_installed_command_finds_a_block_in_the_present_folder(tmp_path: Path) -> None:
+    source = Path(__file__).parents[2] / "docs/examples/my_block/my_block/__init__.py"
+    (tmp_path / "block_of_mine.py").write_text(
+        source.read_text().replace('name = "mean"', 'name = "block_of_mine:MeanBlock"')
+    )
+    command = [str(Path(sys.executable).with_name("longrange")), "run", "every-block", "--executor", "inline", "--json"]
+    command += ["--set", "block=block_of_mine:MeanBlock", "--only", "block.name=block_of_mine:MeanBlock", "--quiet"]
+    command += ["--set", "seeds=1", "--set", "recipe.epochs=1", "--set", "workload.train_clips=64", "--mlflow", "off"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ran"] == {"finished": 2}

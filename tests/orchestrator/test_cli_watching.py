@@ -49,6 +49,23 @@ def test_status_tells_arms_failures_and_cost(run: Path) -> None:
     assert values["device_seconds"]["cpu"] > 0
 
 
+def test_show_lists_every_trial_and_one_in_full(run: Path) -> None:
+    listed = json.loads(longrange("show", run, "--json"))
+    states = {(one["arm"], one["seed"]): one["state"] for one in listed}
+    ends = {0: "finished", 1: "failed"}
+    assert states == {(arm, seed): end for arm in ("none", "nl") for seed, end in ends.items()}
+    (chosen,) = [one["trial_id"] for one in listed if (one["arm"], one["seed"]) == ("nl", 0)]
+    assert chosen in longrange("show", run)
+    told = longrange("show", run, chosen[:8])
+    assert "\n  block: {name: nl," in told
+    assert f"ended_at: {time.strftime('%Y')}-" in told
+    assert "longrange show FOLDER" in str(_refused("show", run, "zz"))
+
+
+def _refused(*words: object) -> BaseException | None:
+    return CliRunner().invoke(cli, [*map(str, words)], standalone_mode=False).exception
+
+
 def test_watching_ends_with_the_sweep_and_says_whether_it_failed(run: Path) -> None:
     assert "2 failed, 2 finished" in longrange("status", run, "--watch", raises=TrialsFailed)
 

@@ -186,6 +186,12 @@ def test_only_asks_the_complete_trial_defaults_included() -> None:
     assert [arm.label for arm in made.arms] == ["none", "rnl"]
 
 
+def test_only_takes_either_value_of_the_same_path() -> None:
+    made = sweep(axes={"grid": {"block": ["rnl", "nl", "se"]}})
+    chosen = make_plan(made, only=[{"block.name": "nl"}, {"block.name": "se"}, {"block.reduction": [2, 16]}])
+    assert [arm.label for arm in chosen.arms] == ["none", "nl", "se"]
+
+
 def test_only_that_matches_nothing_tells_what_there_is() -> None:
     made = sweep(axes={"grid": {"block": ["rnl", "nl"]}})
     with pytest.raises(SweepError) as caught:

@@ -251,7 +251,7 @@ def test_conditions_of_the_command_line(text: str, said: str) -> None:
 
 
 def test_conditions_are_read_as_yaml() -> None:
-    assert conditions(["block.kernel=[3,7,7]", "block.name=rnl"]) == [
+    assert conditions(["block.kernel=[3,7,7]", "block=rnl"]) == [
         {"block.kernel": [3, 7, 7]},
         {"block.name": "rnl"},
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from blocks.registry import BUILTIN
 from orchestrator.plan import make_plan
 from orchestrator.planner import profiler
 from orchestrator.sweep import load_sweep, shipped_sweeps
@@ -31,6 +32,16 @@ def test_every_table_of_the_papers_has_its_sweep() -> None:
         assert reproduces.table not in found[reproduces.paper], f"two sweeps for {reproduces}"
         found[reproduces.paper].add(reproduces.table)
     assert found == TABLES
+
+
+def test_every_block_stands_beside_yours_or_against_it() -> None:
+    names = [name for name in BUILTIN if name != "none"]
+    beside = make_plan(load_sweep("every-block", ["block={name: nl, heads: 2}"]))
+    assert [arm.spec.block.name for arm in beside.arms] == ["none", "nl", *names]
+    against = make_plan(load_sweep("every-block", ["control.block={name: nl, heads: 2}"]))
+    assert [arm.spec.block.name for arm in against.arms] == ["nl", "none", *names]
+    assert beside.rejected == against.rejected == against.duplicates == ()
+    assert {arm.arm_id for arm in beside.arms} == {arm.arm_id for arm in against.arms}, "nothing is trained again"
 
 
 @pytest.mark.parametrize("name", OF_TABLES)
