@@ -21,7 +21,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n 2 -m "not slow"
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow"
 
 # Exactly what CI runs. Three workers, since many slow tests wait for servers; idle ones take over what others have left.
 # Tests that start clusters and browsers can starve each other on a small machine: what failed beside others is judged
