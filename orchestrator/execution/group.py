@@ -28,8 +28,10 @@ from orchestrator.failures import Cause
 POLL_SECONDS = 0.25
 PEER_SECONDS = 5.0  # how long an error waits for one that explains it
 
-# How gloo and NCCL say that another process is gone.
+# How gloo and NCCL say that another process is gone, and the meeting point that its port is: anybody may take it
+# between the moment it was found free and that in which the training listens there.
 PEER_TEXTS = (
+    "address already in use",
     "closed by peer",
     "connection reset",
     "connection refused",
@@ -153,7 +155,7 @@ class _Verdict:
 
 
 def _is_of_a_peer(failed: AttemptFailed) -> bool:
-    """Whether an error only says that the connection to another process broke."""
+    """Whether an error only says that the connection to another process broke, or could not be made."""
     text = f"{failed.message} {failed.traceback}".lower()
     return failed.cause is Cause.BUG and any(known in text for known in PEER_TEXTS)
 

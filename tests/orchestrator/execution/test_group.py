@@ -180,6 +180,7 @@ def failure(cause: Cause, message: str = "it broke") -> AttemptFailed:
 
 
 PEER = failure(Cause.BUG, "[gloo] Connection closed by peer [127.0.0.1]:4711")
+TAKEN = failure(Cause.BUG, "[Errno 98] Address already in use (while attempting to bind on address ('10.0.0.1', 4711))")
 
 
 @pytest.mark.parametrize(
@@ -188,6 +189,7 @@ PEER = failure(Cause.BUG, "[gloo] Connection closed by peer [127.0.0.1]:4711")
         pytest.param(["lost"], Cause.LOST, id="a process is gone"),
         pytest.param([[(0, PEER)], "lost"], Cause.LOST, id="its peer complains before the loss is seen"),
         pytest.param([[(0, PEER)]], Cause.LOST, id="its peer complains and the loss is never seen"),
+        pytest.param([[(0, TAKEN)]], Cause.LOST, id="somebody took the port of their meeting point"),
         pytest.param([[(0, PEER)], [(1, failure(Cause.OUT_OF_MEMORY))]], Cause.OUT_OF_MEMORY, id="memory ends in one"),
         pytest.param([[(1, failure(Cause.BUG))], [(0, PEER)]], Cause.BUG, id="a bug in one"),
         pytest.param([[(0, PEER)], [(1, failure(Cause.BUG))], "lost"], Cause.BUG, id="a bug, told late, then a loss"),
