@@ -16,6 +16,7 @@ from flask import Response, request
 from dashboards.app import parts
 from dashboards.app.pages import audit, compare, effects, failures, sweep, sweeps, trial
 from dashboards.app.parted import Content, Parts
+from dashboards.app.plain import compact
 from dashboards.app.store import NoSweep, Store
 from dashboards.app.view import View, link
 from dashboards.errors import UnknownChoice, UnknownSweep
@@ -85,7 +86,7 @@ def _wire(app: dash.Dash, store: Store) -> None:
     ) -> tuple[Any, ...]:
         view = View.of(store, path, search, _theme())
         content, tabs, title = render(view)
-        parted = Parts.of(content)
+        parted = Parts.of(compact(content))
         graphs = [each["id"]["graph"] for each in dash.ctx.outputs_list[2]]
         return (*parted.changes(shown, view.path, graphs, moved), tabs, title, parted.shown(view.path))
 
@@ -96,7 +97,9 @@ def _wire(app: dash.Dash, store: Store) -> None:
     refreshed = [Input("version", "data"), Input("theme", "data"), State("shown", "data")]
     refreshed.append(State({"graph": ALL}, "relayoutData"))
     app.callback([*page, *frame], *address, *refreshed)(show)
-    app.callback(Output("version", "data"), Input("tick", "n_intervals"), State("version", "data"))(look)
+    # Not at first: the page came with the version, and would be asked for only after this answer.
+    watched = [Output("version", "data"), Input("tick", "n_intervals"), State("version", "data")]
+    app.callback(*watched, prevent_initial_call=True)(look)
     app.clientside_callback(
         ClientsideFunction("longrange", "controls"),
         Output("synced", "data"),

@@ -27,18 +27,18 @@ class Parts:
     Attributes:
         content: components, None for a slot that is empty now.
         slots: digests by place, without figures and control values.
-        figures: (figure, digest) by the chart's name.
+        figures: (figure as a dict, digest) by the chart's name.
         places: the slot that holds each chart.
     """
 
     content: Content
     slots: tuple[str, ...]
-    figures: Mapping[str, tuple[Any, str]]
+    figures: Mapping[str, tuple[Mapping[str, Any], str]]
     places: Mapping[str, int]
 
     @classmethod
     def of(cls, content: Content) -> Parts:
-        """Take the digests of a page."""
+        """Take the digests of a page that `plain.compact` made ready."""
         slots, figures, places = [], {}, {}
         for place, component in enumerate(content):
             left_out = []
@@ -46,7 +46,7 @@ class Parts:
                 prop = _loose(each)
                 if prop is None:
                     continue
-                value = getattr(each, prop, None)
+                value: Any = getattr(each, prop, None)
                 left_out.append((each, prop, value))
                 setattr(each, prop, None)
                 if prop == "figure":
@@ -117,25 +117,24 @@ def _loose(component: Component) -> str | None:
     return "value" if isinstance(named, dict) and "control" in named else None
 
 
-def _revision(figure: Any) -> str:
+def _revision(figure: Mapping[str, Any]) -> str:
     """What the chart's view is of (`parts.graph`)."""
-    return str(figure.layout.uirevision or "")
+    return str(figure["layout"].get("uirevision") or "")
 
 
 def _is_zoom(last: Any) -> bool:
     return isinstance(last, dict) and any(".range" in str(key) for key in last)
 
 
-def _within_axes(figure: Any) -> dash.Patch:
+def _within_axes(figure: Mapping[str, Any]) -> dash.Patch:
     """A figure's content for axes that stay where the visitor moved them.
 
     Plotly's `uirevision` is meant for this, but dcc.Graph writes every zoom into its own figure, after which Plotly
     takes it for the server's and drops it at the next figure.
     """
-    whole = figure.to_plotly_json()
     patch = dash.Patch()
-    patch["data"] = whole["data"]
-    for name, value in {"annotations": [], "shapes": [], **whole["layout"]}.items():
+    patch["data"] = figure["data"]
+    for name, value in {"annotations": [], "shapes": [], **figure["layout"]}.items():
         if name[1:].startswith("axis"):
             for key in set(value) - {"range", "autorange"}:
                 patch["layout"][name][key] = value[key]

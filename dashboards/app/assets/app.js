@@ -72,6 +72,12 @@
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, { longrange: { address: address, controls: controls, title: title } });
 
+  // Markup that nothing reacts to comes as [tag, attributes, ...children] (plain.py); texts stay texts.
+  function element(node) {
+    return Array.isArray(node) ? window.React.createElement(node[0], node[1], ...node.slice(2).map(element)) : node;
+  }
+  window.longrange = { Plain: (properties) => element(properties.tree) };
+
   // The chosen arm's card appears above the table: follow it there, also from the table's end.
   function reveal() {
     const page = document.getElementById("page");
@@ -99,6 +105,15 @@
     const heir = document.querySelector("#page " + last);
     if (heir) heir.focus({ preventScroll: true });
   }).observe(document.documentElement, { childList: true, subtree: true });
+
+  // Links within the app change the address without loading the page; with a modifier they open as the browser says.
+  document.addEventListener("click", function (event) {
+    const link = event.target.closest("a[data-inside]");
+    if (!link || event.button || event.metaKey || event.shiftKey || event.altKey || event.ctrlKey) return;
+    event.preventDefault();
+    if (link.pathname !== window.location.pathname) window.scrollTo(0, 0);
+    window.dash_clientside.set_props("url", { pathname: link.pathname, search: link.search });
+  });
 
   document.addEventListener("click", function (event) {
     const button = event.target.closest("#theme-button, [data-choose]");
