@@ -185,8 +185,11 @@ class Numbers:
 
     def per_class(self, first: str, second: str) -> pd.DataFrame:
         """Per-class accuracy of two arms (arm_id or label), most gained class first; empty if they share no clips."""
-        labels, one, two = self._pair(first, second) or (np.zeros(0, np.int32), {}, {})
-        return per_class.per_class(labels, one, two)
+        pair = self._pair(first, second)
+        if pair is None:
+            return per_class.per_class(np.zeros(0, np.int32), {}, {})
+        group, one, two = pair
+        return per_class.per_class(group.labels, one, two, group.class_names)
 
     def top_predictions(
         self, clips: Sequence[int], arms: Sequence[str] | None = None, most: int = predictions.MOST
@@ -199,7 +202,7 @@ class Numbers:
             most: guesses per clip and trial.
 
         Returns:
-            arm_id, seed, clip (name), label, rank (1 is best), class, score, correct.
+            arm_id, seed, clip (name), label, rank (1 is best), class, score, correct, and label_name and class_name.
 
         Raises:
             UnknownChoice: there is no such clip or arm.
@@ -215,7 +218,15 @@ class Numbers:
                 scores = self.reader.scores(trial)
                 if scores is not None:
                     guesses = predictions.guesses(scores, group.labels, clips, most)
-                    found += [guess._replace(**row, clip=group.clips[int(guess.clip)]) for guess in guesses]
+                    found += [
+                        guess._replace(
+                            **row,
+                            clip=group.clips[int(guess.clip)],
+                            label_name=group.class_names[guess.label],
+                            class_name=group.class_names[guess.number],
+                        )
+                        for guess in guesses
+                    ]
         return predictions.frame(found)
 
     def clip_table(self) -> pd.DataFrame:
@@ -292,8 +303,8 @@ class Numbers:
         compared.loc[nothing & (compared["verdict"] == significance.UNDECIDED), "reason"] = "every trial diverged"
         return compared.drop(columns="sd").rename(columns={"n": "pairs", "low": "diff_low", "high": "diff_high"})
 
-    def _pair(self, first: str, second: str) -> tuple[NDArray[np.int32], BySeed, BySeed] | None:
-        """Labels and seed -> correct of both arms, on the first list of clips they share."""
+    def _pair(self, first: str, second: str) -> tuple[ClipResults, BySeed, BySeed] | None:
+        """The first list of clips that both arms share, and seed -> correct of each."""
         ids = self.arm_id(first), self.arm_id(second)
         for group in self.clip_results:
             here = self.trials.loc[self.trials.index.isin(list(group.correct))]
@@ -305,7 +316,7 @@ class Numbers:
                 for arm in ids
             )
             if one and two:
-                return group.labels, one, two
+                return group, one, two
         return None
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -48,12 +47,14 @@ class ClipResults:
         labels: `[clips]` true classes.
         classes: number of classes.
         correct: trial_id -> `[clips]`, True where top-1 is right.
+        class_names: in order; their numbers where the ledger has no names.
     """
 
     clips: tuple[str, ...]
     labels: NDArray[np.int32]
     classes: int
     correct: dict[str, NDArray[np.bool_]]
+    class_names: tuple[str, ...]
 
 
 class Reader:
@@ -196,8 +197,7 @@ class Reader:
         for clip_set_id, group in self._frame(rows).groupby("clip_set_id"):
             clips = frames.row(sets, str(clip_set_id))
             correct = {row["trial_id"]: np.frombuffer(row["correct"], np.bool_) for row in frames.records(group)}
-            labels = np.frombuffer(clips["labels"], dtype="<i4").astype(np.int32)
-            found.append(ClipResults(_names(clips["names"]), labels, int(clips["classes"]), correct))
+            found.append(clip_results(clips, correct))
         return found
 
     def scores(self, trial_id: str) -> NDArray[np.float32] | None:
@@ -349,5 +349,9 @@ def _median(samples: list[Any]) -> float:
     return float(np.median(values)) if values else float("nan")
 
 
-def _names(packed: bytes) -> tuple[str, ...]:
-    return tuple(json.loads(zlib.decompress(packed)))
+def clip_results(clips: Mapping[str, Any], correct: dict[str, NDArray[np.bool_]]) -> ClipResults:
+    """Results on the clips of one row of `clip_sets`."""
+    names, class_names = s.unpack_names(clips["names"])
+    labels, classes = np.frombuffer(clips["labels"], dtype="<i4").astype(np.int32), int(clips["classes"])
+    numbered = tuple(f"class {label}" for label in range(classes))
+    return ClipResults(names, labels, classes, correct, class_names + numbered[len(class_names) :])

@@ -150,7 +150,7 @@ def look(
     return Attention(
         clips=tuple(source.names[at] for at in batch.indices),
         labels=batch.labels.numpy(),
-        classes=_class_names(spec.workload),
+        classes=_class_names(source, scores.shape[1]),
         frames=_as_bytes(batch.inputs[:, 0].cpu(), spec.workload),
         positions=tuple(positions),
         maps={where: each for where, each in maps.items() if each is not None},
@@ -261,7 +261,6 @@ def _as_bytes(inputs: Tensor, config: WorkloadConfig) -> NDArray[np.uint8]:
     return pictures
 
 
-def _class_names(config: WorkloadConfig) -> tuple[str, ...]:
-    if isinstance(config, FolderConfig):
-        return tuple(config.listing().classes)
-    return tuple(map(str, range(config.classes)))
+def _class_names(source: ClipSource, classes: int) -> tuple[str, ...]:
+    named = tuple(getattr(source, "class_names", ()))
+    return named + tuple(f"class {label}" for label in range(len(named), classes))

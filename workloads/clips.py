@@ -40,6 +40,8 @@ class ClipSource(Protocol):
         train_clips: number of training clips.
         names: names of the validation clips.
         labels: `[n]` their classes.
+
+    A source may also say `class_names`, the classes' names in order: figures then show them instead of numbers.
     """
 
     key: str

@@ -35,7 +35,8 @@ class Evaluation(NamedTuple):
     def predictions(self, source: ClipSource) -> Predictions:
         """For the ledger."""
         names = tuple(source.names[index] for index in self.indices)
-        return Predictions(names, self.labels, self.scores.astype(np.float16))
+        named = tuple(getattr(source, "class_names", ()))
+        return Predictions(names, self.labels, self.scores.astype(np.float16), named)
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ class FrozenFeatures:
     ) -> None:
         self.key = source.key
         self.train_clips, self.names, self.labels = source.train_clips, source.names, source.labels
+        self.class_names = getattr(source, "class_names", ())
         self._notes = source.notes
         name = content_key(source.key, protocol.to_json(), fingerprint(front.layers), torch.__version__)
         path = made_once(

@@ -35,11 +35,13 @@ class Predictions:
         clips: `[n]` names of the clips.
         labels: `[n]` true class indices.
         scores: `[n, classes]` averaged scores as the protocol states them (float16 is enough).
+        class_names: of the classes, in order; empty where the workload does not say.
     """
 
     clips: tuple[str, ...]
     labels: NDArray[np.int64]
     scores: NDArray[np.float16]
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

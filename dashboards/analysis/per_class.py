@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,10 @@ from dashboards.analysis.clips import paired_bootstrap
 
 
 def per_class(
-    labels: NDArray[np.int32], first: Mapping[int, NDArray[np.bool_]], second: Mapping[int, NDArray[np.bool_]]
+    labels: NDArray[np.int32],
+    first: Mapping[int, NDArray[np.bool_]],
+    second: Mapping[int, NDArray[np.bool_]],
+    names: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Top-1 per class of two arms, averaged over the seeds both have, sorted by gain.
 
@@ -20,10 +23,11 @@ def per_class(
         labels: `[clips]` true classes.
         first: seed -> `[clips]`, True where top-1 is right.
         second: the same for the arm to compare with.
+        names: of the classes, in order; their numbers where there is none.
 
     Returns:
-        Per class: clips, first_percent, second_percent, difference (points), low, high (95 % paired bootstrap over the
-        clips of the class; not corrected over classes). Empty if no seed is shared.
+        Per class: name, clips, first_percent, second_percent, difference (points), low, high (95 % paired bootstrap
+        over the clips of the class; not corrected over classes). Empty if no seed is shared.
     """
     seeds = sorted(set(first) & set(second))
     rows = []
@@ -31,10 +35,11 @@ def per_class(
         here = labels == label
         one, two = (np.stack([side[seed][here] for seed in seeds]).mean(axis=0) for side in (first, second))
         low, high = paired_bootstrap(one - two)
-        row = {"class": int(label), "clips": int(here.sum())}
+        name = names[label] if label < len(names) else f"class {label}"
+        row = {"class": int(label), "name": name, "clips": int(here.sum())}
         row |= {"first_percent": 100 * one.mean(), "second_percent": 100 * two.mean()}
         rows.append(row | {"difference": 100 * (one - two).mean(), "low": 100 * low, "high": 100 * high})
-    columns = ["class", "clips", "first_percent", "second_percent", "difference", "low", "high"]
+    columns = ["class", "name", "clips", "first_percent", "second_percent", "difference", "low", "high"]
     return (
         pd.DataFrame(rows, columns=columns).sort_values("difference", ascending=False, kind="stable").set_index("class")
     )

@@ -23,6 +23,8 @@ class Guess(NamedTuple):
     number: int
     score: float
     correct: bool
+    label_name: str = ""
+    class_name: str = ""
 
 
 def guesses(

@@ -12,7 +12,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from dashboards import frames
-from dashboards.queries import ClipResults, Reader
+from dashboards.queries import ClipResults, Reader, clip_results
 from orchestrator.errors import UserError
 from orchestrator.records import schema as s
 
@@ -156,8 +156,7 @@ class PageReader(Reader):
         for clip_set_id, group in rows.groupby("clip_set_id"):
             clip_set = _plain(self._frame(sa.select(clips.__table__).where(clips.clip_set_id == clip_set_id)))[0]
             correct = {row["trial_id"]: np.frombuffer(row["correct"], np.bool_) for row in frames.records(group)}
-            labels = np.frombuffer(clip_set["labels"], dtype="<i4").astype(np.int32)
-            found.append(ClipResults(_names(clip_set["names"]), labels, int(clip_set["classes"]), correct))
+            found.append(clip_results(clip_set, correct))
         return found
 
     def _file(self) -> Path | None:
@@ -175,13 +174,6 @@ def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and np.isnan(value)
-
-
-def _names(packed: bytes) -> tuple[str, ...]:
-    import json
-    import zlib
-
-    return tuple(json.loads(zlib.decompress(packed)))
 
 
 def _stamp(file: Path) -> str:

@@ -44,13 +44,13 @@ def info(
         gains: `Sweep.per_class`.
         labels: of the arm, and of the one it is compared with.
         blocks: of both.
-        names: class names by index; the index itself where there is none.
+        names: class names by index, instead of those in `gains`.
     """
     half = MOST_CLASSES // 2
     kept = gains if len(gains) <= MOST_CLASSES else pd.concat([gains.head(half), gains.tail(half)])
     bars = []
     for label, row in frames.rows(kept):
-        name = names[int(label)] if int(label) < len(names) else f"class {label}"
+        name = names[int(label)] if int(label) < len(names) else row["name"]
         bars.append((name, row["difference"], row["low"], row["high"], row["clips"]))
     return PerClassInfo(*labels, blocks, tuple(bars), len(gains) - len(kept))
 

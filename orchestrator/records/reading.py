@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from orchestrator.records.schema import (
     SweepRow,
     SweepTrialRow,
     TrialRow,
+    unpack_names,
 )
 from orchestrator.records.sql import chunks
 from orchestrator.records.values import Checkpoint, Refused, Spent, SweepInfo, Timing, TrialInfo
@@ -172,12 +172,12 @@ def predictions(connection: Connection, trial_ids: Sequence[str]) -> dict[str, P
     for clip_set_id in {row.clip_set_id for row in stored}:
         held = connection.execute(select(ClipSetRow.__table__).where(ClipSetRow.clip_set_id == clip_set_id)).one()
         labels = np.frombuffer(held.labels, "<i4").astype(np.int64)
-        sets[clip_set_id] = (tuple(json.loads(zlib.decompress(held.names))), labels, held.classes)
+        sets[clip_set_id] = (*unpack_names(held.names), labels, held.classes)
     found = {}
     for row in stored:
-        names, labels, classes = sets[row.clip_set_id]
+        names, class_names, labels, classes = sets[row.clip_set_id]
         scores = np.frombuffer(zlib.decompress(row.scores), "<f2").reshape(-1, classes)
-        found[row.trial_id] = Predictions(names, labels, scores)
+        found[row.trial_id] = Predictions(names, labels, scores, class_names)
     return found
 
 

@@ -7,7 +7,6 @@ rows to write. Events that the ledger already has, or that a driver sends who ha
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import zlib
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ import numpy as np
 
 from orchestrator.events import AttemptFailed, Ended, Event, Paused, Progressed, Started
 from orchestrator.failures import Cause
-from orchestrator.records.schema import ENDED, IMMUTABLE, TRANSITIONS, State
+from orchestrator.records.schema import ENDED, IMMUTABLE, TRANSITIONS, State, pack_names
 from orchestrator.trial import ID_DIGITS, canonical_json
 from workloads.progress import CheckpointWritten, EpochDone, Finished, Predictions
 
@@ -187,7 +186,7 @@ def epoch_rows(trial_id: str, done: EpochDone) -> list[Row]:
 def clip_set_row(predictions: Predictions) -> Row:
     """The clips of an evaluation; equal lists have equal ids, so that a thousand trials store them once."""
     classes = int(predictions.scores.shape[1])
-    names = zlib.compress(json.dumps(list(predictions.clips)).encode())
+    names = pack_names(predictions.clips, predictions.class_names)
     labels = np.ascontiguousarray(predictions.labels, dtype="<i4").tobytes()
     key = digest(canonical_json([list(predictions.clips), classes]).encode() + labels)
     return {"clip_set_id": key, "names": names, "labels": labels, "classes": classes}

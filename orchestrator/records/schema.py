@@ -8,6 +8,9 @@ what readers and writers may rely on; `migrations/` holds this schema's history,
 
 from __future__ import annotations
 
+import json
+import zlib
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -226,9 +229,23 @@ class ClipSetRow(Base):
     __tablename__ = "clip_sets"
 
     clip_set_id: Mapped[str] = mapped_column(TrialId, primary_key=True)
-    names: Mapped[bytes] = mapped_column(LargeBinary)  # zlib-compressed JSON list
+    names: Mapped[bytes] = mapped_column(LargeBinary)  # `pack_names`
     labels: Mapped[bytes] = mapped_column(LargeBinary)  # little-endian int32
     classes: Mapped[int]
+
+
+def pack_names(clips: Sequence[str], class_names: Sequence[str]) -> bytes:
+    """What `ClipSetRow.names` holds: compressed JSON, a list of the clips' names, or those and the classes' names."""
+    named = {"clips": list(clips), "classes": list(class_names)} if class_names else list(clips)
+    return zlib.compress(json.dumps(named).encode())
+
+
+def unpack_names(packed: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the clips and of the classes; ledgers of before have no names of classes."""
+    named = json.loads(zlib.decompress(packed))
+    if isinstance(named, dict):
+        return tuple(named["clips"]), tuple(named["classes"])
+    return tuple(named), ()
 
 
 class PredictionsRow(Base):

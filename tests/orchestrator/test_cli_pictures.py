@@ -55,7 +55,9 @@ def test_without_checkpoints_a_trial_is_trained_again_and_gives_the_recorded_sco
     assert "frame 2, row 5, column 6" in text
     assert "pnl: each scale" in text
     stored = dashboards.open(run).sweep("tiny").top_predictions([3, 1], ["nl"])
+    assert list(stored["class_name"]) == [f"digit {label}" for label in stored["class"]]
     maps = [read(path) for path in sorted((run / "attention").glob("*.npz"))]
+    assert all(each.classes == tuple(f"digit {label}" for label in range(10)) for each in maps)
     assert any(
         np.array_equal(each.top_classes.ravel(), stored["class"])
         and np.allclose(each.top_scores.ravel(), stored["score"], atol=1e-3)

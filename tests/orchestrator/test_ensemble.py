@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,17 @@ def test_weights_that_cannot_be_used(ledger: Path) -> None:
             run(f"{ledger}::tsn", f"{ledger}::hgnl g1=2", "--weights", weights)
     with pytest.raises(UserError, match="two members or more"):
         run(f"{ledger}::tsn")
+
+
+def test_confusion_says_the_classes_names(tmp_path: Path) -> None:
+    names = tuple(f"sign {label}" for label in range(CLASSES))
+    path = write(tmp_path / "named.db", {"tsn": {0: replace(predicted(0), class_names=names)}})
+    done = CliRunner().invoke(cli, ["confusion", f"{path}::tsn", "--json"], standalone_mode=False)
+    assert json.loads(done.stdout)["classes"] == list(names)
+    table = CliRunner().invoke(cli, ["confusion", f"{path}::tsn"], standalone_mode=False).stdout
+    first, *rest = (line.strip() for line in table.splitlines() if "sign" in line)
+    assert first.startswith("sign 0")
+    assert "sign 0" in first or any("sign 0 (" in line for line in rest)
 
 
 def test_confusion_counts_the_clips_of_every_seed(ledger: Path) -> None:

@@ -160,6 +160,7 @@ class DigitClips:
         self.train_clips = len(self._held["train_labels"])
         self.labels = self._held["validation_labels"].numpy()
         self.names: Sequence[str] = [f"validation-{index:05d}" for index in range(len(self.labels))]
+        self.class_names: Sequence[str] = [f"digit {label}" for label in range(config.classes)]
 
     def training(self, epoch: int, batches: Sequence[Indices]) -> Iterator[Batch]:
         for indices in batches:

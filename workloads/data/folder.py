@@ -74,6 +74,7 @@ class FolderClips:
         self._train, self._validation = self._usable(listing.train), self._usable(listing.validation)
         self.train_clips = len(self._train)
         self.names: Sequence[str] = [clip.path for clip in self._validation]
+        self.class_names: Sequence[str] = listing.classes
         self.labels = lists.indices(self._validation, listing.classes)
         self._train_labels = lists.indices(self._train, listing.classes)
         self.key = "" if config.augment or self._store is None else content_key(*self._identity(), self._frames)

@@ -121,7 +121,7 @@ class _ByClip:
         self.group = group
         self.pair = pair
         self.found = clips.compare_clips(*pair) if group else None
-        self.gains = per_class.per_class(group.labels, *pair) if group else None
+        self.gains = per_class.per_class(group.labels, *pair, group.class_names) if group else None
 
     def cards(self, view: View) -> list[Component]:
         """What the clips say."""
@@ -155,7 +155,7 @@ class _ByClip:
             html.Tr(
                 [
                     parts.td(self.group.clips[at]),
-                    parts.td(int(self.group.labels[at]), number=True),
+                    parts.td(self.group.class_names[self.group.labels[at]]),
                     parts.td(f"{100 * one[at]:.0f} %", number=True),
                     parts.td(f"{100 * two[at]:.0f} %", number=True),
                 ]
@@ -163,7 +163,7 @@ class _ByClip:
             for at in order
             if one[at] != two[at]
         ]
-        head = ["Clip", *(parts.th(name, number=True) for name in ("Class", *self.labels))]
+        head = ["Clip", "Class", *(parts.th(name, number=True) for name in self.labels)]
         inside = parts.table(head, rows, "Clips that differ most")
         return html.Details([html.Summary("Clips they differ on most (share of seeds that are right)"), inside])
 

@@ -76,6 +76,8 @@ def test_per_class_gains_by_hand() -> None:
     second = {3: np.array([False, False, True, True, False])}
     table = per_class(labels, first, second)
     assert list(table.index) == [0, 1]
+    assert list(table["name"]) == ["class 0", "class 1"]
+    assert list(per_class(labels, first, second, ("left", "right"))["name"]) == ["left", "right"]
     assert list(table["difference"]) == pytest.approx([100.0, -100 / 3])
     assert list(table["clips"]) == [2, 3]
     assert (table["low"] <= table["difference"]).all()

@@ -19,7 +19,8 @@ def test_best_guesses_come_first_and_equal_ones_by_class() -> None:
         (0, 2, 1, False),
         (0, 3, 0, False),
     ]
-    assert list(frame([]).columns) == ["arm_id", "seed", "clip", "label", "rank", "class", "score", "correct"]
+    columns = ["arm_id", "seed", "clip", "label", "rank", "class", "score", "correct", "label_name", "class_name"]
+    assert list(frame([]).columns) == columns
 
 
 def test_stored_predictions_of_chosen_arms(quickstart: dashboards.Sweep) -> None:

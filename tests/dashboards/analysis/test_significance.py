@@ -151,3 +151,33 @@ def test_real_effects_are_found() -> None:
     )
     verdicts = compare(values, "none")["verdict"]
     assert dict(verdicts) == {"none": CONTROL, "nl": BETTER, "worse": WORSE, "same": UNDECIDED}
+
+
+def test_a_verdict_needs_holm_and_not_only_the_false_discovery_rate() -> None:
+    """Two arms whose p is small for one of ten comparisons, but not for all."""
+    rng = np.random.default_rng(3)
+    rows = {"control": rng.normal(60, 1, 8)} | {f"null {at}": rng.normal(60, 1, 8) for at in range(4)}
+    noise = rng.normal(0, 1, 8)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    for at, p in enumerate((0.016, 0.017, 0.018, 0.019)):
+        t = stats.t.isf(p / 2, 7)
+        rows[f"near {at}"] = rows["control"] + t / np.sqrt(8) + noise
+    table = judge(pd.DataFrame.from_dict(rows, orient="index"), "control")
+    near = table[table.index.str.startswith("near")]
+    assert (near["p_bh"] < 0.05).all()
+    assert (near["p_holm"] > 0.05).all()
+    assert (near["verdict"] == UNDECIDED).all()
+
+
+def test_one_seed_of_its_own_has_no_test() -> None:
+    row = compare(frame(none=[50.0, 51.0, np.nan], arm=[np.nan, np.nan, 90.0]), "none").loc["arm"]
+    assert row["verdict"] == UNDECIDED
+    assert row["method"] != "Welch t"
+    assert np.isnan(row["p"])
+
+
+def test_more_seeds_are_enough_for_the_corrected_level() -> None:
+    values = frame(none=[0.0, 0.0, 0.0], arm=[0.5, 2.0, 0.2], other=[0.1, -0.3, 0.1], third=[0.2, -0.1, -0.4])
+    effect = 0.9 / np.std([0.5, 2.0, 0.2], ddof=1)
+    assert compare(values, "none").loc["arm", "more_seeds"] == seeds_needed(effect, 0.05 / 3) - 3
+    assert seeds_needed(effect, 0.05 / 3) > seeds_needed(effect, 0.05)

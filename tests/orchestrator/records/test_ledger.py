@@ -152,6 +152,16 @@ class TestEvents:
         scores = np.frombuffer(zlib.decompress(kept[0]["scores"]), "<f2").reshape(3, clips["classes"])
         np.testing.assert_array_equal(scores, sample.result().predictions.scores)
 
+    def test_names_of_classes_come_back_with_the_predictions(self, ledger: Ledger, sample: Any) -> None:
+        first, second, *_ = claimed(ledger, sample)
+        told = sample.result()
+        named = replace(told, predictions=replace(told.predictions, class_names=("left", "räght")))
+        ledger.apply([*sample.whole(first)[:-1], sample.ended(first, result=named)], "driver")
+        assert ledger.predictions([first])[first].class_names == ("left", "räght")
+        assert ledger.predictions([first])[first].clips == ("clip a", "clip ß", "c")
+        ledger.apply(sample.whole(second), "driver")  # evaluated on the same clips: they are kept once, with names
+        assert ledger.predictions([second])[second].class_names == ("left", "räght")
+
     @pytest.mark.parametrize("size", [1, 2, 3, 100])
     def test_batches_of_any_size_say_the_same(self, ledger: Ledger, sample: Any, size: int) -> None:
         trial_id, *_ = claimed(ledger, sample)
