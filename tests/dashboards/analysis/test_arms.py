@@ -54,3 +54,8 @@ def test_equal_seeds_have_a_point_and_two_seeds_no_bootstrap() -> None:
 def test_bimodal_seeds_are_flagged() -> None:
     table = summarise(pd.DataFrame([[47.9, 91.0, 91.7], [90.0, 91.0, 91.7]]))
     assert list(table["seeds_disagree"]) == [True, False]
+
+
+def test_seeds_disagree_beyond_ten_points() -> None:
+    values = pd.DataFrame([[50.0, 59.9], [50.0, 60.5], [50.0, np.nan]], index=["near", "far", "single"])
+    assert list(summarise(values)["seeds_disagree"]) == [False, True, False]

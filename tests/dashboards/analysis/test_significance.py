@@ -181,3 +181,12 @@ def test_more_seeds_are_enough_for_the_corrected_level() -> None:
     effect = 0.9 / np.std([0.5, 2.0, 0.2], ddof=1)
     assert compare(values, "none").loc["arm", "more_seeds"] == seeds_needed(effect, 0.05 / 3) - 3
     assert seeds_needed(effect, 0.05 / 3) > seeds_needed(effect, 0.05)
+
+
+def test_differences_that_only_rounding_tells_apart_are_one_number() -> None:
+    control = [0.1, 17.3, 50.2, 99.7]
+    arm = [value + 0.1 for value in control]
+    assert np.ptp(np.array(arm) - np.array(control)) > 0
+    row = compare(frame(none=control, arm=arm), "none").loc["arm"]
+    assert row["verdict"] == UNDECIDED
+    assert "the same difference for every seed" in row["reason"]
