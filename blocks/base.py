@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
+from blocks.checks import no_clips
 from blocks.configs import BlockConfig, Shape
 
 ConfigT = TypeVar("ConfigT", bound=BlockConfig)
@@ -57,11 +58,12 @@ class Block(nn.Module, ABC, Generic[ConfigT]):
 
     def __init__(self, config: ConfigT, shape: Shape) -> None:
         super().__init__()
-        problems = config.problems(shape)
+        problems = _no_shape(shape) or config.problems(shape)
         if problems:
             raise ValueError(f"block {config.name!r} cannot be inserted at {shape}: " + "; ".join(problems))
         self.config: ConfigT = config
         self.shape = shape
+        self.register_forward_pre_hook(_refuse_other_maps)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -98,5 +100,34 @@ class Block(nn.Module, ABC, Generic[ConfigT]):
         """Whether attention maps may be negative; False is a promise that they are not."""
         return getattr(self.config, "affinity", None) == "dot_product"
 
+    def asked(self, x: Tensor, position: Position) -> Position:
+        """`position`, once it is sure to lie in the maps of `x` and these to be maps of this block.
+
+        Raises:
+            ValueError: it does not; a negative number does not count from the end.
+        """
+        problems = no_clips(x.shape, self.shape.channels)
+        if not problems and not all(0 <= at < size for at, size in zip(position, x.shape[2:], strict=True)):
+            inside = " x ".join(map(str, x.shape[2:]))
+            problems = [f"position (t, h, w) must lie in the {inside} map, counted from 0, given {tuple(position)}"]
+        self._refuse(problems)
+        return position
+
+    def _refuse(self, problems: list[str]) -> None:
+        if problems:
+            raise ValueError(f"block {self.config.name!r}: " + "; ".join(problems))
+
     def extra_repr(self) -> str:
         return f"{self.config}, shape={tuple(self.shape)}"
+
+
+def _no_shape(shape: Shape) -> list[str]:
+    if isinstance(shape, Shape) and min(shape) >= 1:
+        return []
+    return ["it needs a Shape(channels, frames, height, width) of whole numbers from 1 on"]
+
+
+def _refuse_other_maps(block: Block[Any], given: tuple[Any, ...]) -> None:
+    """Runs before every forward pass: PyTorch would name the layer that failed, or compute something else."""
+    if given:
+        block._refuse(no_clips(given[0].shape, block.shape.channels))

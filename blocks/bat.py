@@ -52,6 +52,7 @@ class BAT(Block[BATConfig]):
         super().__init__(config, shape)
         width = shape.channels // config.reduction
         self.reduce = _conv_bn_relu(shape.channels, width)
+        self.least = _sides(config, shape) if config.k or config.matrix == "downsampling" else (1, 1)
         self.predictor = MatrixPredictor(width, config, _sides(config, shape)) if config.k else None
         self.mix = _conv_bn_relu(width, width)
         self.expand = _conv_bn_relu(width, shape.channels)
@@ -71,12 +72,11 @@ class BAT(Block[BATConfig]):
 
     def _check(self, x: Tensor) -> None:
         t, h, w = x.shape[2:]
-        if self.predictor is None:
-            return
-        rows, columns = self.predictor.sides
+        rows, columns = self.least
         if h < rows or w < columns:
-            raise ValueError(f"BAT was built for maps of at least {rows} x {columns}, given {h} x {w}: use a smaller s")
-        if self.config.temporal and t % self.config.ts:
+            how = "build it for a smaller map" if self.config.matrix == "full" else "use a smaller s"
+            raise ValueError(f"BAT was built for maps of at least {rows} x {columns}, given {h} x {w}: {how}")
+        if self.predictor is not None and self.config.temporal and t % self.config.ts:
             raise ValueError(f"BAT mixes multiples of ts={self.config.ts} frames, given {t}: change ts or the frames")
 
     def _resized(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h2 w2"]:
@@ -102,6 +102,7 @@ class BAT(Block[BATConfig]):
         Returns:
             `[B, k, T, H, W]`; None for k = 0.
         """
+        frame = self.asked(x, position)[0]
         self._check(x)
         if self.predictor is None:
             return None
@@ -112,7 +113,7 @@ class BAT(Block[BATConfig]):
         maps = rows_bkth.unsqueeze(-1) * columns_bktw.unsqueeze(-2)
         if maps.shape[3:] != x.shape[3:]:
             maps = functional.interpolate(maps, x.shape[2:], mode="trilinear", align_corners=False)
-        return maps * self._frame_weights(m, small, position[0])[..., None, None]
+        return maps * self._frame_weights(m, small, frame)[..., None, None]
 
     def _frame_weights(self, m: Tensor | None, x: Tensor, t: int) -> Float[Tensor, "b k frames"]:
         """How much frame `t` of the output takes from every frame, per spatial group."""

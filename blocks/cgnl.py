@@ -61,8 +61,8 @@ class CGNL(Block[CGNLConfig]):
     @torch.no_grad()
     def attention(self, x: Float[Tensor, "b c t h w"], position: Position) -> Float[Tensor, "b groups t h w"]:
         """The kernel theta_i phi_j between two positions, summed over both channels of a group."""
+        t, h, w = self.asked(x, position)
         theta, phi = self._grouped(self.theta(x)).sum(2), self._grouped(self.phi(x)).sum(2)
-        t, h, w = position
         return phi * theta[:, :, t, h, w, None, None, None]
 
     @property

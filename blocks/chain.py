@@ -54,6 +54,7 @@ class SERNL(Block[SERNLConfig]):
     @torch.no_grad()
     def attention(self, x: Float[Tensor, "b c t h w"], position: Position) -> Float[Tensor, "b 1 t h w"]:
         """RNL's map for the shifted input, with the gate's running statistics whatever the mode."""
+        self.asked(x, position)
         training = self.gate.training
         self.gate.eval()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import types
+from collections.abc import Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -73,5 +74,16 @@ def indivisible(channels: int, by: int, what: str) -> list[str]:
 def too_small_to_pool(height: int, width: int, *, pooled: bool) -> list[str]:
     """Why a map cannot be pooled by (1, 2, 2); empty if it can or need not."""
     if pooled and min(height, width) < 2:
-        return [f"sub_sample needs a map of at least 2 x 2, given {height} x {width}"]
+        return [f"sub_sample needs a map of at least 2 x 2, given {height} x {width}: turn sub_sample off"]
+    return []
+
+
+def no_clips(size: Sequence[int], channels: int) -> list[str]:
+    """Why a tensor of this size is no batch of maps with so many channels, and what would be; empty if it is."""
+    if len(size) != 5:
+        how = "a clip alone is x[None], frames alone are x[:, :, None]"
+        return [f"x must have the 5 axes [B, C, T, H, W], given {len(size)}: {list(size)}; {how}"]
+    if size[1] != channels:
+        how = "build it with the Shape of this map, or insert it elsewhere"
+        return [f"x must have the {channels} channels it was built for, given {size[1]} in {list(size)}: {how}"]
     return []

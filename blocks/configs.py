@@ -43,6 +43,7 @@ class BlockConfig:
     """Base of all block configs. Subclasses set `name`, add fields, and override `invalid` and `problems`."""
 
     name: ClassVar[str] = ""
+    least_clips: ClassVar[int] = 1  # per device in one training step
 
     def __post_init__(self) -> None:
         wrong = wrong_types(self)
@@ -153,9 +154,7 @@ class HGNLConfig(BlockConfig):
     def problems(self, shape: Shape) -> list[str]:
         m, m1 = shape.channels, shape.channels // self.reduction
         found = indivisible(m, self.reduction, "reduction") + indivisible(m, self.g1, "g1")
-        if not found and m1 % self.g1:
-            found.append(f"m1 = {m} / {self.reduction} = {m1} channels are not divisible by g1={self.g1}")
-        return found
+        return found or [f"m1 = {m} / {self.reduction} = {m1}: {why}" for why in indivisible(m1, self.g1, "g1")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +191,10 @@ class RNLConfig(BlockConfig):
 
     def problems(self, shape: Shape) -> list[str]:
         found = indivisible(shape.channels, self.reduction, "reduction")
-        if not found and self.parity == "masked_grouped":
-            width = shape.channels // self.reduction  # the released code uses one group below 32 channels
-            found = indivisible(width, min(32, width), "the released code's group of 32 channels")
+        width = shape.channels // self.reduction
+        if not found and self.parity == "masked_grouped" and width > 32 and width % 32:  # below 32 it is one group
+            how = "use parity='depthwise', which computes the same"
+            found = [f"the released code's group of 32 channels does not divide C / reduction = {width}: {how}"]
         return found + too_small_to_pool(shape.height, shape.width, pooled=self.sub_sample)
 
 
@@ -208,6 +208,7 @@ class SERNLConfig(RNLConfig):
     """
 
     name: ClassVar[str] = "se_rnl"
+    least_clips: ClassVar[int] = 2  # the gate's BatchNorm sees one vector per clip
 
     gate_reduction: int = 16
     gate_pool: Literal["mean", "attention"] = "mean"

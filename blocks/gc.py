@@ -54,6 +54,7 @@ class GC(Block[GCConfig]):
     @torch.no_grad()
     def attention(self, x: Float[Tensor, "b c t h w"], position: Position) -> Float[Tensor, "b 1 t h w"]:
         """The shares of the positions; the same map for every reference position, which is the block's point."""
+        self.asked(x, position)
         return self.weights(x).reshape(x.shape[0], 1, *x.shape[2:])
 
     @classmethod

@@ -86,7 +86,7 @@ class HGNL(Block[HGNLConfig]):
 
         At `level="frames"` the weight of a frame is spread evenly over its positions, whose mean it weighs.
         """
-        t, h, w = position
+        t, h, w = self.asked(x, position)
         f = self._features(x)
         frames, height, width = f.shape[2:]
         asked = (t * height + h) * width + w if self.config.level == "positions" else t

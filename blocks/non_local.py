@@ -96,7 +96,7 @@ class NonLocal(Block[NonLocalConfig]):
 
     def attention(self, x: Map, position: Position) -> Float[Tensor, "b heads t h w"]:
         """One map per head; a pooled key lends its weight to each position it was pooled from."""
-        t, h, w = position
+        t, h, w = self.asked(x, position)
         q = self._queries(x[:, :, t : t + 1, h : h + 1, w : w + 1])
         weights = row(self.form, q, self._keys(self.pool_before(x)), 0, scale=self.scale)
         frames, height, width = x.shape[2:]

@@ -114,7 +114,7 @@ class PNL(Block[PNLConfig]):
     @torch.no_grad()
     def attention(self, x: Map, position: Position) -> Float[Tensor, "b n t h w"]:
         """One map per scale, from the cell of that scale that holds `position`, brought back to H x W."""
-        t, h, w = position
+        t, h, w = self.asked(x, position)
         maps = []
         for k, x_k in enumerate(self._pyramid(x)):
             rows, columns = x_k.shape[3:]

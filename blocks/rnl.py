@@ -85,7 +85,7 @@ class RNL(Block[RNLConfig]):
     @torch.no_grad()
     def attention(self, x: Float[Tensor, "b c t h w"], position: Position) -> Float[Tensor, "b 1 t h w"]:
         """f(theta_i, theta_j) / C(x); a pooled key lends its weight to each position it was pooled from."""
-        t, h, w = position
+        t, h, w = self.asked(x, position)
         theta = self.region(self.g(x))
         key = self._pooled(theta)
         query_b11c = theta[:, :, t, h, w][:, None, None]

@@ -166,10 +166,10 @@ def make_plan(
         raise SweepError(source, [f"{item.label}: {item.reason}" for item in rejected])
     pricer = pricer or Pricer()
     priced = _priced(arms, profiler, pricer)
-    fitting, too_large = _within_memory(priced)
-    if (too_large and not any(not arm.is_control for arm in fitting)) or not any(arm.is_control for arm in fitting):
-        raise SweepError(source, [f"{item.label}: {item.reason}" for item in too_large])
-    return Plan(sweep, fitting, (*rejected, *too_large), duplicates, past_error=pricer.error)
+    can, cannot = _that_can_train(priced)
+    if (cannot and not any(not arm.is_control for arm in can)) or not any(arm.is_control for arm in can):
+        raise SweepError(source, [f"{item.label}: {item.reason}" for item in cannot])
+    return Plan(sweep, can, (*rejected, *cannot), duplicates, past_error=pricer.error)
 
 
 def mistakes(sweep: Sweep) -> list[str]:
@@ -312,17 +312,31 @@ def trained_macs(spec: TrialSpec, profile: Profile) -> int | None:
     return int(profile["executed_macs"]) - int(frozen)
 
 
-def _within_memory(arms: tuple[Arm, ...]) -> tuple[tuple[Arm, ...], tuple[Rejection, ...]]:
-    fitting, too_large = [], []
+def _that_can_train(arms: tuple[Arm, ...]) -> tuple[tuple[Arm, ...], tuple[Rejection, ...]]:
+    can, cannot = [], []
     for arm in arms:
-        limit = arm.resources.memory_gib
-        needed = arm.price.memory_bytes
-        if limit is None or needed is None or needed / 2**30 <= limit:
-            fitting.append(arm)
-            continue
-        reason = f"needs about {needed / 2**30:.1f} GiB at batch {arm.spec.recipe.batch}, resources allow {limit:g} GiB"
-        too_large.append(Rejection(arm.label, arm.settings, reason))
-    return tuple(fitting), tuple(too_large)
+        reason = _too_few_clips(arm) or _too_large(arm)
+        if reason:
+            cannot.append(Rejection(arm.label, arm.settings, reason))
+        else:
+            can.append(arm)
+    return tuple(can), tuple(cannot)
+
+
+def _too_few_clips(arm: Arm) -> str:
+    block, batch, workers = arm.spec.block, arm.spec.recipe.batch, arm.resources.workers
+    if batch >= block.least_clips * workers:
+        return ""
+    needed = f"{block.name} trains on at least {block.least_clips} clips per device"
+    given = f"given recipe.batch={batch} for {workers} worker{'s' * (workers > 1)}"
+    return f"{needed}, {given}: use a batch of {block.least_clips * workers} or more"
+
+
+def _too_large(arm: Arm) -> str:
+    limit, needed = arm.resources.memory_gib, arm.price.memory_bytes
+    if limit is None or needed is None or needed / 2**30 <= limit:
+        return ""
+    return f"needs about {needed / 2**30:.1f} GiB at batch {arm.spec.recipe.batch}, resources allow {limit:g} GiB"
 
 
 def _arm_json(arm: Arm) -> dict[str, Any]:

@@ -338,6 +338,14 @@ def test_a_map_that_does_not_fit_is_rejected(size: tuple[int, int, int], message
         make(Shape(12, 2, 3, 5))(torch.randn(1, 12, *size, dtype=torch.float64))
 
 
+def test_what_to_change_fits_the_kind_of_matrix() -> None:
+    x = torch.randn(1, 12, 2, 3, 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match="at least 5 x 5, given 3 x 4: build it for a smaller map"):
+        make(Shape(12, 2, 5, 5), matrix="full")(x)
+    with pytest.raises(ValueError, match="at least 4 x 4, given 3 x 4: use a smaller s"):
+        make(Shape(12, 2, 5, 5), matrix="downsampling", k=0, s=4)(x)
+
+
 @pytest.mark.parametrize(
     ("choices", "shape", "message"),
     [

@@ -257,6 +257,20 @@ def test_arms_over_the_memory_are_rejected_after_profiling() -> None:
         make_plan(sweep(axes={"grid": {"block": ["nl"]}}, resources={"memory_gib": 0.01}), profiler=fake_profiler([]))
 
 
+@pytest.mark.parametrize(("batch", "workers"), [(1, 1), (3, 2)])
+def test_a_block_that_needs_more_clips_per_device_is_rejected(batch: int, workers: int) -> None:
+    made = plan(
+        {"recipe": {"name": "quick", "batch": batch}},
+        axes={"grid": {"block": ["se_rnl", "rnl"]}},
+        resources={"workers": workers},
+    )
+    assert [arm.label for arm in made.arms] == ["none", "rnl"]
+    assert made.rejected[0].reason == (
+        f"se_rnl trains on at least 2 clips per device, given recipe.batch={batch} for {workers} "
+        f"worker{'s' * (workers > 1)}: use a batch of {2 * workers} or more"
+    )
+
+
 def test_the_longest_trials_come_first() -> None:
     def profiler(models: Sequence[ModelSpec]) -> list[dict[str, Any]]:
         macs = {"none": 1, "nl": 3, "se": 2}
