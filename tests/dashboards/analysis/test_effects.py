@@ -119,3 +119,18 @@ def test_the_design_is_read_from_settings_and_resolved_specs() -> None:
     (family,) = axes.families(arms).items()
     assert family[0] == "rnl"
     assert list(family[1].columns) == ["block.kernel", "insertion"]
+
+
+def test_an_unbalanced_design_is_tested_by_type_two_whatever_the_order_of_its_axes() -> None:
+    levels = [("a", "x"), ("a", "y"), ("a", "z"), ("b", "y"), ("b", "z"), ("c", "z"), ("c", "x")]
+    design = pd.DataFrame(levels, columns=["one", "two"], index=[f"arm{at}" for at in range(len(levels))])
+    values = pd.DataFrame(np.random.default_rng(5).normal(60, 1, (len(levels), 4)), index=design.index)
+    values += np.array([0.0, 1.0, 2.0, 1.5, 2.5, 3.0, 1.0])[:, None]
+    orders = (["one", "two"], ["two", "one"])
+    forth, back = (main_effects(design[order], values).groupby("axis")[["share", "p"]].first() for order in orders)
+    pd.testing.assert_frame_equal(forth, back.loc[forth.index])
+    long = values.stack().rename("value").rename_axis(["arm", "seed"]).reset_index().join(design, on="arm")
+    fit = ols("value ~ C(seed) + C(one) + C(two)", data=long).fit()
+    second, first = anova_lm(fit, typ=2), anova_lm(fit, typ=1)
+    assert forth.loc["one", "p"] == pytest.approx(second.loc["C(one)", "PR(>F)"])
+    assert first.loc["C(one)", "PR(>F)"] != pytest.approx(second.loc["C(one)", "PR(>F)"])
