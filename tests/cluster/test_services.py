@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import secrets
 import socket
 import subprocess
@@ -59,9 +60,12 @@ def mlflow(
         yield address
 
 
-def answer(url: str, user: str = "", password: str = "", host: str = "") -> int:
-    """The HTTP status of a request; 0 where nothing listens."""
+def answer(url: str, user: str = "", password: str = "", host: str = "", send: object = None) -> int:
+    """The HTTP status of a request, which sends JSON if there is any; 0 where nothing listens."""
     request = urllib.request.Request(url)
+    if send is not None:
+        request.data = json.dumps(send).encode()
+        request.add_header("Content-Type", "application/json")
     if user:
         request.add_header("Authorization", "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
     if host:
@@ -101,6 +105,12 @@ def test_mlflow_asks_for_a_password(mlflow: str, passwords: Mapping[str, str]) -
     assert answer(runs, "admin", "password1234") == 401, "the password that MLflow used to ship"
     assert answer(runs, "admin", passwords["ADMIN"]) == 200
     assert answer(runs, "admin", passwords["ADMIN"], host="evil.example.com") == 403
+    one, guest = f"{mlflow}/api/2.0/mlflow/experiments/get?experiment_id=0", ("guest", secrets.token_hex(16))
+    made = f"{mlflow}/api/2.0/mlflow/users/create"
+    assert (
+        answer(made, "admin", passwords["ADMIN"], send=dict(zip(("username", "password"), guest, strict=True))) == 200
+    )
+    assert (answer(one, *guest), answer(one, "admin", passwords["ADMIN"])) == (403, 200), "a user is permitted nothing"
 
 
 @pytest.mark.slow

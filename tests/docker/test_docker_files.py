@@ -234,6 +234,15 @@ def test_compose_reads_its_file_only_with_secrets(tmp_path: Path) -> None:
     assert set(yaml.safe_load(done.stdout)["services"]) == set(load("compose.yaml")["services"])
 
 
+def test_mlflow_knows_its_users_and_permits_them_nothing_by_default() -> None:
+    text = (DOCKER / "mlflow.sh").read_text()
+    command = re.search(r"^exec mlflow server (.+?)(?<!\\)$", text, re.MULTILINE | re.DOTALL)
+    assert command is not None
+    assert command[1].startswith("--app-name basic-auth ")
+    assert "--disable-security-middleware" not in command[1]
+    assert re.search("^default_permission = NO_PERMISSIONS$", (DOCKER / "mlflow-auth.ini").read_text(), re.MULTILINE)
+
+
 # ray-cluster.yaml
 
 
