@@ -1,5 +1,6 @@
 """BAT against the matrices written out, its printed costs, and what its docstring promises."""
 
+from math import sqrt
 from typing import Any
 
 import pytest
@@ -380,3 +381,17 @@ def test_bfloat16_stays_close(autocast: bool) -> None:
     else:
         y = block.bfloat16()(x.bfloat16())
     assert (y.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_weights_start_at_the_scale_a_relu_keeps() -> None:
+    """Normal with variance 2 / (outputs x kernel), as both released codes draw them; biases zero."""
+    torch.manual_seed(0)
+    convolutions = [
+        module for module in BAT(BATConfig(), Shape(256, 4, 7, 7)).modules() if isinstance(module, torch.nn.Conv3d)
+    ]
+    assert len(convolutions) == 7
+    for conv in convolutions:
+        fan_out = conv.out_channels * max(conv.kernel_size)
+        assert conv.weight.std().item() * sqrt(fan_out / 2) == pytest.approx(1.0, rel=0.1)
+        assert conv.bias is not None
+        assert not conv.bias.any()

@@ -88,3 +88,12 @@ def test_resnet50_with_a_gate_after_every_conv1_has_the_printed_parameters() -> 
     widths = [64] * 3 + [128] * 4 + [256] * 6 + [512] * 3
     gates = sum(CGD.closed_form(CGDConfig(), Shape(width, 1, 7, 7)).params for width in widths)
     assert round((25_557_032 + gates) / 1e6, 2) == 25.58
+
+
+def test_weights_start_uniform_by_xavier_and_biases_at_zero() -> None:
+    torch.manual_seed(0)
+    block, bound = CGD(CGDConfig(), Shape(600, 1, 1, 1)), (6 / 601) ** 0.5
+    for weight in (block.w0, block.w1, block.w2):
+        assert 0.95 * bound < weight.abs().max().item() <= bound
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+    assert not any(bias.any() for bias in (block.b0, block.b1, block.b2))

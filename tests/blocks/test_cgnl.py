@@ -116,3 +116,11 @@ def test_cost_is_linear_in_the_positions() -> None:
     small, large = (CGNL.closed_form(CGNLConfig(), Shape(64, frames, 7, 5)) for frames in (3, 6))
     assert large.macs == 2 * small.macs
     assert large.product_macs == 2 * small.product_macs == 2 * 2 * 32 * 3 * 7 * 5
+
+
+def test_weights_start_at_the_scale_a_relu_keeps() -> None:
+    torch.manual_seed(0)
+    block = CGNL(CGNLConfig(), Shape(256, 1, 1, 1))
+    for conv in (block.theta, block.phi, block.g, block.z):
+        # PyTorch counts all outputs, grouped or not.
+        assert conv.weight.std().item() == pytest.approx((2 / conv.out_channels) ** 0.5, rel=0.05)

@@ -260,3 +260,15 @@ def test_only_softmax_affinities_are_scaled():
 def test_bad_maps_are_refused_at_construction(config, shape, says):
     with pytest.raises(ValueError, match=says):
         NonLocal(config, shape)
+
+
+@pytest.mark.parametrize("affinity", AFFINITIES)
+def test_weights_start_as_in_the_authors_code(affinity):
+    torch.manual_seed(0)
+    block = NonLocal(NonLocalConfig(affinity=affinity), Shape(512, 1, 1, 1))
+    convolutions = [module for module in block.modules() if isinstance(module, torch.nn.Conv3d)]
+    assert len(convolutions) == {"gaussian": 2, "concatenation": 6}.get(affinity, 4)
+    for conv in convolutions:
+        assert conv.weight.std().item() == pytest.approx(0.01, rel=0.2)
+        assert abs(conv.weight.mean().item()) < 2e-3
+        assert conv.bias is None or not conv.bias.any()
