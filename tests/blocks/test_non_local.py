@@ -159,12 +159,19 @@ def test_sub_sampling_a_map_of_equal_blocks_changes_nothing_but_the_number_of_ke
     torch.testing.assert_close(pooled(x), plain(x))
 
 
-def test_no_sub_sampling_is_sub_sampling_by_one():
-    block, x = scrambled(NonLocalConfig(), SHAPES[0]), clips(SHAPES[0])
-    for when in ("before", "after"):
-        by_one = scrambled(NonLocalConfig(sub_sample=when), SHAPES[0])
-        setattr(by_one, f"pool_{when}", torch.nn.MaxPool3d(1))
-        assert torch.equal(block(x), by_one(x))
+@given(
+    affinity=st.sampled_from(AFFINITIES),
+    when=st.sampled_from(["before", "after"]),
+    t=st.integers(1, 3), h=st.integers(2, 5), w=st.integers(2, 5), seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=20, deadline=None)
+def test_no_sub_sampling_is_sub_sampling_by_one(affinity, when, t, h, w, seed):
+    shape = Shape(4, t, h, w)
+    block = scrambled(NonLocalConfig(affinity=affinity), shape, seed=seed)
+    by_one = scrambled(NonLocalConfig(affinity=affinity, sub_sample=when), shape, seed=seed)
+    setattr(by_one, f"pool_{when}", torch.nn.MaxPool3d(1))
+    x = clips(shape, seed=seed)
+    torch.testing.assert_close(block(x), by_one(x))
 
 
 @pytest.mark.parametrize("affinity", AFFINITIES)

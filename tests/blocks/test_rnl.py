@@ -214,11 +214,22 @@ def test_identity_at_start() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 99), st.sampled_from(["conv", "avg", "max"]), st.integers(1, 4), st.integers(1, 5))
-def test_a_kernel_of_one_is_a_non_local_block_with_shared_embeddings(seed: int, aggregate: str, t: int, h: int) -> None:
+@given(
+    st.integers(0, 99), st.sampled_from(["conv", "avg", "max"]), st.sampled_from(["gaussian", "dot_product"]),
+    st.booleans(), st.integers(1, 4), st.integers(2, 5),
+)  # fmt: skip
+def test_a_kernel_of_one_is_a_non_local_block_with_shared_embeddings(
+    seed: int, aggregate: str, affinity: str, sub_sample: bool, t: int, h: int
+) -> None:
     shape = Shape(C, t, h, 3)
-    block = make(shape, seed=seed, kernel=(1, 1, 1), aggregate=aggregate).eval()
-    shared = NonLocal(NonLocalConfig(), shape).double().eval()
+    block = make(
+        shape, seed=seed, kernel=(1, 1, 1), aggregate=aggregate, affinity=affinity, sub_sample=sub_sample
+    ).eval()
+    choices = {
+        "affinity": "embedded_gaussian" if affinity == "gaussian" else affinity,
+        "sub_sample": "after" if sub_sample else "none",
+    }
+    shared = NonLocal(NonLocalConfig.parse(choices), shape).double().eval()
     for part in (shared.theta, shared.phi, shared.g):
         part.load_state_dict(block.g.state_dict())
     shared.w_z.load_state_dict(block.w_z.state_dict())
