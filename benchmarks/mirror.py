@@ -2,17 +2,23 @@
 
     python -m benchmarks.mirror [--trials 10000] [--through-server 1500] [--json FILE]
 
-Both in one run on one ledger, every trial with 20 metrics. Making the ledger, MLflow's tables and starting the server
-are not counted. The server is one worker process without job execution on SQLite, as MLflow starts it by default.
+All in one run on one ledger, every trial with 20 metrics. Making the ledger, MLflow's tables and starting the servers
+are not counted. The servers work without job execution on SQLite: one process on a file as MLflow makes it, one and two
+on a file that keeps a write-ahead log. MLflow commits five times per trial, and in a file as MLflow makes it a commit
+waits for several flushes of the disk while nobody else may write: how long one flush takes is measured too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import sqlite3
+import statistics
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +35,12 @@ from mlflow_server import MlflowServer
 
 from benchmarks import record
 
+SERVERS = {  # name of the finding: workers, write-ahead log
+    "through_server": (1, False),
+    "through_server_with_write_ahead_log": (1, True),
+    "through_two_workers_with_write_ahead_log": (2, True),
+}
+FLUSHES = 50
 METRICS = 20
 ARMS = 100
 SPEC = {
@@ -44,23 +56,19 @@ SPEC = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=10_000, help="copied straight to the store")
-    parser.add_argument("--through-server", type=int, default=1_500, help="of these, copied through the server")
+    parser.add_argument("--through-server", type=int, default=1_500, help="of these, copied through each server")
     parser.add_argument("--json", type=Path, help="the findings  [default: benchmarks/results/mirror-cpu.json]")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="longrange-mirror-") as place:
         folder = Path(place)
         with Ledger.open(folder / "ledger.db") as ledger:
             fill(ledger, given.trials)
-            straight = copied(Mirror(f"sqlite:///{folder}/straight.db", ledger), given.trials)
-            with MlflowServer(f"sqlite:///{folder}/served.db", folder) as server:
-                process = psutil.Process(server.process.pid)
-                served = copied(Mirror(server.address, ledger), given.through_server, process)
-    found = {
-        "metrics_per_trial": METRICS,
-        "straight_to_sqlite": straight,
-        "through_server": served,
-        "goals_trials_per_second": {"straight_to_sqlite": 40, "through_server": 15},
-    }
+            found: dict[str, Any] = {
+                "metrics_per_trial": METRICS,
+                "straight_to_sqlite": copied(Mirror(f"sqlite:///{folder}/straight.db", ledger), given.trials),
+                **{name: served(folder, ledger, name, given.through_server) for name in SERVERS},
+                "goals_trials_per_second": {"straight_to_sqlite": 40, "through_server": 15},
+            }
     print(json.dumps(found, indent=2))
     print(f"written to {record.write('mirror', 'cpu', found, given.json)}")
 
@@ -87,6 +95,30 @@ def story(trial_id: str) -> list[Event]:
         Progressed(trial_id, 1, 101.0, EpochDone(0, metrics, 1.0)),
         Ended(trial_id, 1, 102.0, "finished", Finished({"top1_percent": 50.0}, None, {}, ())),
     ]
+
+
+def served(folder: Path, ledger: Ledger, name: str, trials: int) -> dict[str, Any]:
+    """Copy so many trials through a server of its own."""
+    workers, write_ahead = SERVERS[name]
+    file = folder / f"{name}.db"
+    with MlflowServer(f"sqlite:///{file}", folder, workers) as server:
+        if write_ahead:
+            with closing(sqlite3.connect(file)) as database:
+                database.execute("PRAGMA journal_mode = WAL")
+        found = copied(Mirror(server.address, ledger), trials, psutil.Process(server.process.pid))
+    return {"disk_flush_ms": flush_ms(folder)} | found
+
+
+def flush_ms(folder: Path) -> float:
+    """The median time a page of a new file takes to be on the disk."""
+    took = []
+    with (folder / "flushed").open("wb", buffering=0) as file:
+        for _ in range(FLUSHES):
+            file.write(bytes(4096))
+            start = time.perf_counter()
+            os.fsync(file.fileno())
+            took.append(1000 * (time.perf_counter() - start))
+    return round(statistics.median(took), 2)
 
 
 def copied(mirror: Mirror, trials: int, process: psutil.Process | None = None) -> dict[str, Any]:

@@ -60,9 +60,11 @@ def mlflow(
         yield address
 
 
-def answer(url: str, user: str = "", password: str = "", host: str = "", send: object = None) -> int:
+def answer(
+    url: str, user: str = "", password: str = "", host: str = "", *, send: object = None, method: str | None = None
+) -> int:
     """The HTTP status of a request, which sends JSON if there is any; 0 where nothing listens."""
-    request = urllib.request.Request(url)
+    request = urllib.request.Request(url, method=method)
     if send is not None:
         request.data = json.dumps(send).encode()
         request.add_header("Content-Type", "application/json")
@@ -111,6 +113,21 @@ def test_mlflow_asks_for_a_password(mlflow: str, passwords: Mapping[str, str]) -
         answer(made, "admin", passwords["ADMIN"], send=dict(zip(("username", "password"), guest, strict=True))) == 200
     )
     assert (answer(one, *guest), answer(one, "admin", passwords["ADMIN"])) == (403, 200), "a user is permitted nothing"
+
+
+@pytest.mark.slow
+def test_a_changed_password_is_forgotten_at_once(mlflow: str, passwords: Mapping[str, str]) -> None:
+    """Although the server remembers for a minute which passwords were right."""
+    old, new = secrets.token_hex(16), secrets.token_hex(16)
+    runs = f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
+    admin = passwords["ADMIN"]
+    users = f"{mlflow}/api/2.0/mlflow/users"
+    assert answer(f"{users}/create", "admin", admin, send={"username": "visitor", "password": old}) == 200
+    assert answer(runs, "visitor", old) == 200
+    change = {"username": "visitor", "password": new}
+    assert answer(f"{users}/update-password", "admin", admin, send=change, method="PATCH") == 200
+    assert answer(runs, "visitor", old) == 401
+    assert answer(runs, "visitor", new) == 200
 
 
 @pytest.mark.slow

@@ -14,19 +14,19 @@ from typing import Self
 
 
 class MlflowServer:
-    """One worker, no job execution, artifacts in the folder. A context manager; it starts at entry.
+    """No job execution, artifacts in the folder. A context manager; it starts at entry.
 
     Attributes:
         address: of the server, also while it is down.
         process: the newest server process.
     """
 
-    def __init__(self, store: str, folder: Path) -> None:
+    def __init__(self, store: str, folder: Path, workers: int = 1) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{self._port}"
-        self._store, self._folder = store, folder
+        self._store, self._folder, self._workers = store, folder, workers
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
@@ -38,7 +38,8 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self._store, "--workers", "1"]
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self._store]
+        command += ["--workers", str(self._workers)]
         quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         said = self._folder / "server.log"
         with said.open("ab") as log:
