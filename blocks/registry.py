@@ -155,9 +155,11 @@ def closed_form(config: BlockConfig, shape: Shape) -> Cost:
 def _load(path: str) -> type[Block[Any]]:
     module, _, qualname = path.partition(":")
     try:
-        loaded: type[Block[Any]] = getattr(importlib.import_module(module), qualname)
+        loaded = getattr(importlib.import_module(module), qualname)
     except (ImportError, AttributeError) as error:
         raise UnknownBlock(f"cannot load block {path!r}: {error}{where_to_look(error, module)}") from error
+    except Exception as error:  # whatever somebody else's module raises while it is imported
+        raise UnknownBlock(f"cannot load block {path!r}: {type(error).__name__}: {error}") from error
     if not isinstance(loaded, type):
         raise UnknownBlock(f"cannot load block {path!r}: it is no class")
     return loaded

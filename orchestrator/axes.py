@@ -57,15 +57,16 @@ def paths(expression: Mapping[str, Any]) -> list[str]:
     return list(found)
 
 
-def condition_paths(expression: Mapping[str, Any]) -> list[str]:
-    """Every dotted path that `when` and `exclude` ask about, once, in order of first appearance."""
-    found = dict.fromkeys(expression.get("when", ()))
-    for rule in expression.get("exclude", ()):
-        found.update(dict.fromkeys(rule))
+def conditions(expression: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Every dotted path that `when` and `exclude` ask about, once, and whether null, which is no value, will do too."""
+    found: dict[str, bool] = {}
+    for rule in (expression.get("when", {}), *expression.get("exclude", ())):
+        for path, wanted in rule.items():
+            found[path] = found.get(path, False) or _is_one_of(None, wanted)
     for operator in ("any_of", "all_of"):
         for part in expression.get(operator, ()):
-            found.update(dict.fromkeys(condition_paths(part)))
-    return list(found)
+            found = {**dict(conditions(part)), **found}
+    return list(found.items())
 
 
 def most(expression: Mapping[str, Any]) -> int:

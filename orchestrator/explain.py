@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from workloads.frozen import Frozen
 
+LONGEST = 200  # characters of a wrong value in a message
 YAML_WORDS = {"a valid tuple": "a list", "a valid list": "a list", "a valid dictionary": "a mapping"}
 
 
@@ -50,7 +51,13 @@ def _reason(item: Any, inner: Any, model: type[Frozen]) -> str:
     message = item["msg"][0].lower() + item["msg"][1:]
     for theirs, ours in YAML_WORDS.items():
         message = message.replace(theirs, ours)
-    return f"{message}, given {item['input']!r}"
+    return f"{message}, given {short(item['input'])}"
+
+
+def short(given: Any) -> str:
+    """How a wrong value is shown: its beginning says which one it is."""
+    text = repr(given)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
 
 
 def _fields_at(model: type[Frozen], loc: Iterable[Any]) -> list[str]:
@@ -70,5 +77,7 @@ def _model_in(annotation: Any) -> type[Frozen] | None:
 def _dotted(place: Iterable[Any]) -> str:
     text = ""
     for part in place:
+        if isinstance(part, str) and part.endswith("]"):  # which form of a value pydantic tried: `tuple[int, ...]`
+            continue
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text or "(file)"

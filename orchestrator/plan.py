@@ -237,7 +237,8 @@ def _chosen(candidates: Sequence[_Candidate], only: Sequence[Mapping[str, Any]])
             continue
         for path, wanted in condition.items():
             values = dict.fromkeys(canonical_json(get_path(item.values, path)) for item in others)
-            wrong.append(f"--only {path}={canonical_json(wanted)}: no arm has this; there are: {', '.join(values)}")
+            known = "nothing sets it: is it misspelt?" if set(values) == {"null"} else f"there are: {', '.join(values)}"
+            wrong.append(f"--only {path}={canonical_json(wanted)}: no arm has this; {known}")
     return [], wrong or ["--only: no arm meets all the conditions at once"]
 
 

@@ -6,7 +6,7 @@ all problems are reported at once, each with its place, what was given and what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +16,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from orchestrator import axes as algebra
+from orchestrator.documents import read_yaml, with_text_keys
 from orchestrator.errors import SweepError, UserError
 from orchestrator.explain import did_you_mean, explain
 from orchestrator.search.space import Search
@@ -24,6 +25,7 @@ from workloads.frozen import Frozen
 TRIAL_KEYS = ("workload", "backbone", "insertion", "block", "recipe", "protocol", "start")
 NAMED = ("workload", "backbone", "block", "recipe", "protocol")  # may be given as a bare name
 MOST_SEEDS = 10_000
+MOST_SEED = 2**63 - 1  # what a database keeps as one number
 MOST_SETTINGS = 100_000
 
 
@@ -89,7 +91,9 @@ def _rules(given: Any) -> Any:
     return [given] if isinstance(given, Mapping) else given
 
 
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_seed_list), Field(min_length=1)]
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=MOST_SEED)], ...], BeforeValidator(_seed_list), Field(min_length=1)
+]
 
 
 class Sweep(Frozen):
@@ -132,12 +136,19 @@ class Sweep(Frozen):
     def _expandable(cls, axes: dict[str, Any]) -> dict[str, Any]:
         found = algebra.problems(axes)
         if not found:
-            found = unknown_paths((*algebra.paths(axes), *algebra.condition_paths(axes)))
+            found = unknown_paths((*algebra.paths(axes), *(path for path, _ in algebra.conditions(axes))))
         if not found and algebra.most(axes) > MOST_SETTINGS:
             found = [f"gives up to {algebra.most(axes):,} settings, at most {MOST_SETTINGS:,} are planned at once"]
         if found:
             raise ValueError("; ".join(found))
         return axes
+
+    @model_validator(mode="after")
+    def _conditions_can_hold(self) -> Self:
+        wrong = unset_conditions(self.axes, merge({}, self.base))
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
 
     @model_validator(mode="after")
     def _listed_or_drawn(self) -> Self:
@@ -199,13 +210,14 @@ def parse_sweep(document: Mapping[str, Any], source: str = "sweep") -> Sweep:
     Raises:
         SweepError: lists every problem.
     """
-    wrong = _not_text(document)
-    if wrong:
-        raise SweepError(source, wrong)
+    document, wrong = with_text_keys(document)
     try:
-        return Sweep.model_validate(document)
+        sweep = Sweep.model_validate(document)
     except ValidationError as error:
-        raise SweepError(source, explain(error), rest=_rest(document, error)) from None
+        raise SweepError(source, [*wrong, *explain(error)], rest=_rest(document, error)) from None
+    if wrong:
+        raise SweepError(source, wrong, rest=sweep)
+    return sweep
 
 
 def _rest(document: Mapping[str, Any], error: ValidationError) -> Sweep | None:
@@ -219,19 +231,6 @@ def _rest(document: Mapping[str, Any], error: ValidationError) -> Sweep | None:
         return Sweep.model_validate({"name": "rest", **rest})
     except ValidationError:
         return None
-
-
-def _not_text(node: Any, place: str = "") -> list[str]:
-    """Keys that are not text, anywhere in a document: YAML reads `1`, `on` and `no` as something else."""
-    if isinstance(node, list):
-        return [found for item in node for found in _not_text(item, place)]
-    if not isinstance(node, Mapping):
-        return []
-    here = place or "(file)"
-    wrong = [f"{here}: keys must be text, given {key!r}: put it in quotes" for key in node if not isinstance(key, str)]
-    for key, value in node.items():
-        wrong += _not_text(value, f"{place}.{key}" if place else str(key))
-    return wrong
 
 
 def shipped_sweeps() -> list[str]:
@@ -262,36 +261,6 @@ def _is(path: Path, question: Callable[[Path], bool]) -> bool:
         raise UserError(f"cannot look at {str(path)[:200]!r}: {error.strerror}") from error
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader; a key given twice is an error, where YAML's own would let the last one win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the same key twice: {', '.join(twice)}", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping from a file, by the safe loader.
-
-    Raises:
-        UserError: unreadable, not YAML, or not a mapping.
-    """
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise UserError(f"{path} must hold a mapping (name, question, base, ...), given {type(document).__name__}")
-    return document
-
-
 def with_name(given: Any) -> Any:
     """`"nl"` and `{"name": "nl"}` are the same thing; what is neither stays, and is refused when it is parsed."""
     return {"name": given} if isinstance(given, str) else given
@@ -306,6 +275,19 @@ def unknown_paths(given: Iterable[str]) -> list[str]:
             hint = did_you_mean(root, TRIAL_KEYS)
             found.append(f"{path}: a trial has no {root!r}, allowed: {', '.join(TRIAL_KEYS)}{hint}")
     return found
+
+
+def unset_conditions(axes: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
+    """Conditions of `when` and `exclude` on what nothing sets: misspelt, or left to a default that they do not see."""
+    can_be_set = algebra.paths(axes)
+    return [
+        f"when and exclude ask about {path!r}, which neither an axis nor the base sets: is it misspelt? "
+        "Defaults do not count; write the value into the base"
+        for path, may_be_absent in algebra.conditions(axes)
+        if not may_be_absent
+        and get_path(base, path) is None
+        and not any(path == one or path.startswith(f"{one}.") for one in can_be_set)
+    ]
 
 
 def _include(document: dict[str, Any], path: Path, depth: int = 0) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from orchestrator.documents import read_yaml
 from orchestrator.errors import UserError
 from orchestrator.paths import slug
-from orchestrator.sweep import parse_sweep, read_yaml
+from orchestrator.sweep import parse_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(

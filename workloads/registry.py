@@ -156,7 +156,7 @@ def parse_backbone(given: Any) -> BackboneConfig:
         kind = _load(BACKBONES[name], "backbone")
     else:
         kind = _find(name, "backbone", _backbones, "longrange.backbones", backbone_names)
-    config: BackboneConfig = kind.model_validate(given)
+    config: BackboneConfig = _derived(kind, BackboneConfig, name).model_validate(given)
     return config
 
 
@@ -180,12 +180,13 @@ def workload_type(name: str) -> type[WorkloadConfig]:
     Raises:
         ValueError: unknown name.
     """
-    kind: type[WorkloadConfig] = (
+    kind = (
         _load(WORKLOADS[name], "workload")
         if name in WORKLOADS
         else _find(name, "workload", _workloads, "longrange.workloads", workload_names)
     )
-    return kind
+    found: type[WorkloadConfig] = _derived(kind, WorkloadConfig, name)
+    return found
 
 
 def _register(name: str, registered: dict[str, Any], builtin: Mapping[str, Any]) -> Callable[[type[T]], type[T]]:
@@ -225,6 +226,13 @@ def _find(name: str, kind: str, registered: Mapping[str, Any], group: str, names
     raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(names())}{hint}")
 
 
+def _derived(kind: Any, base: type[Frozen], name: str) -> Any:
+    """What a name led to, if it is the config that is wanted."""
+    if isinstance(kind, type) and issubclass(kind, base):
+        return kind
+    raise ValueError(f"{name!r} leads to {kind!r}: a class derived from {base.__module__}.{base.__name__} is needed")
+
+
 @cache
 def _installed(group: str) -> tuple[EntryPoint, ...]:
     """Entry points of installed packages; reading them takes milliseconds, which every short trial would pay."""
@@ -237,3 +245,5 @@ def _load(path: str, kind: str) -> Any:
         return getattr(importlib.import_module(module), qualname)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"cannot load {kind} {path!r}: {error}{where_to_look(error, module)}") from error
+    except Exception as error:  # whatever somebody else's module raises while it is imported
+        raise ValueError(f"cannot load {kind} {path!r}: {type(error).__name__}: {error}") from error

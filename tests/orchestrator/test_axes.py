@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.axes import condition_paths, expand, most, paths, problems
+from orchestrator.axes import conditions, expand, most, paths, problems
 
 BASE = {"block.name": "rnl", "block.kernel": [3, 7, 7], "recipe.epochs": 4}
 
@@ -101,10 +101,10 @@ def test_expressions_nest() -> None:
 
 
 def test_paths_are_found_at_every_depth_once() -> None:
-    inner = {"when": {"x": 1}, "zip": {"b": [1]}, "exclude": [{"y": 1}]}
+    inner = {"when": {"x": 1}, "zip": {"b": [1]}, "exclude": [{"y": 1}, {"y": [2, None]}]}
     expression = {"any_of": [{"grid": {"a": [1]}}, {"all_of": [inner, {"list": [{"a": 2, "c": 3}]}]}]}
     assert paths(expression) == ["a", "b", "c"]
-    assert condition_paths(expression) == ["x", "y"]
+    assert conditions(expression) == [("x", False), ("y", True)]
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,9 @@ def test_only_that_matches_nothing_tells_what_there_is() -> None:
     with pytest.raises(SweepError) as caught:
         make_plan(made, only=[{"block.name": "pnl"}])
     assert caught.value.problems == ('--only block.name="pnl": no arm has this; there are: "rnl", "nl"',)
+    with pytest.raises(SweepError) as caught:
+        make_plan(made, only=[{"block.kernell": 3}])
+    assert caught.value.problems == ("--only block.kernell=3: no arm has this; nothing sets it: is it misspelt?",)
     with pytest.raises(SweepError, match="no arm meets all the conditions at once"):
         make_plan(made, only=[{"block.name": "nl"}, {"block.kernel": [3, 7, 7]}])
 
