@@ -87,8 +87,12 @@ class Plan:
         return next(arm for arm in self.arms if arm.is_control)
 
     def ordered(self) -> list[tuple[Arm, Trial]]:
-        """Every trial, the longest first (it keeps the last workers busy), seeds of an arm together."""
-        arms = sorted(self.arms, key=lambda arm: -(arm.price.seconds or 0.0))
+        """Every trial, seeds of an arm together.
+
+        The control comes first: without it a run that is stopped half-way compares nothing. Then the longest, which
+        keeps the last workers busy.
+        """
+        arms = sorted(self.arms, key=lambda arm: (not arm.is_control, -(arm.price.seconds or 0.0)))
         return [(arm, trial) for arm in arms for trial in arm.trials()]
 
     def to_json(self) -> dict[str, Any]:

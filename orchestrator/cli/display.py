@@ -130,10 +130,8 @@ class Progress:
         return f"best so far {label}: {mean(values):.1f} % (n={len(values)}{against})"
 
     def _left(self, done: int) -> float | None:
-        """By estimated work, not by count: the longest trials run first."""
-        if not done:
-            return None
-        total = sum(sorted(self._seconds.values(), reverse=True)[: self._todo])
-        longest_first = sum(sorted(self._seconds.values(), reverse=True)[:done])
+        """By estimated work, not by count: trials end about in the plan's order, the last of which are to do."""
+        work = list(self._seconds.values())[-self._todo :]
+        ended = sum(work[:done])
         elapsed = time.monotonic() - self._started
-        return elapsed * (total - longest_first) / longest_first if longest_first else None
+        return elapsed * (sum(work) - ended) / ended if ended else None

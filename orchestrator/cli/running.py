@@ -295,7 +295,8 @@ def show_plan(made: Plan, standing: Mapping[str, Any] | None) -> None:
         f"{len(made.duplicates)} duplicate" + (f"; {_done(standing)}" if standing else "")
     )
     first = list(dict.fromkeys(arm.label for arm, _ in made.ordered()))
-    how = "the longest first" if any(arm.price.seconds for arm in made.arms) else "as written: times are not known"
+    timed = any(arm.price.seconds for arm in made.arms)
+    how = "the control, then the longest" if timed else "as written: times are not known"
     click.echo(f"order: {', '.join(first[:SHOWN])}{', ...' if len(first) > SHOWN else ''} ({how})")
     hours = [f"{estimate[key]} {key.replace('_', '-')}" for key in ("cpu_hours", "gpu_hours") if estimate[key]]
     click.echo(f"estimate: {', '.join(hours) or 'unknown'} ({'; '.join(estimate['basis'])})")

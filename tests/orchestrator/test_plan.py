@@ -274,20 +274,14 @@ def test_a_block_that_needs_more_clips_per_device_is_rejected(batch: int, worker
     )
 
 
-def test_the_longest_trials_come_first() -> None:
+def test_the_control_comes_first_then_the_longest() -> None:
     def profiler(models: Sequence[ModelSpec]) -> list[dict[str, Any]]:
         macs = {"none": 1, "nl": 3, "se": 2}
         return [{"params": 1, "executed_macs": macs[model.block.name] * 10**9} for model in models]
 
     made = make_plan(sweep(axes={"grid": {"block": ["se", "nl"]}}), profiler=profiler)
-    assert [(arm.label, trial.spec.seed) for arm, trial in made.ordered()] == [
-        ("nl", 0),
-        ("nl", 1),
-        ("se", 0),
-        ("se", 1),
-        ("none", 0),
-        ("none", 1),
-    ]
+    expected = [(label, seed) for label in ("none", "nl", "se") for seed in (0, 1)]
+    assert [(arm.label, trial.spec.seed) for arm, trial in made.ordered()] == expected, "a stopped run has its control"
 
 
 def test_frozen_stages_cost_nothing_per_epoch() -> None:

@@ -33,7 +33,7 @@ def test_short_trials_share_a_job(seconds: list[float | None], sizes: list[int])
     todo = attempts(seconds)
     jobs = packed(todo, workers=2)
     assert [len(job) for job in jobs] == sizes
-    assert [attempt for job in jobs for attempt in job] == todo, "the longest first, as they were given"
+    assert [attempt for job in jobs for attempt in job] == todo, "in the order given"
 
 
 def test_a_job_asks_for_one_kind_of_place() -> None:
