@@ -80,6 +80,7 @@ class Plan:
     duplicates: tuple[Duplicate, ...]
     search: Mapping[str, Any] | None = None  # of a search: see `search.planning.plan_search`
     past_error: float | None = None  # of earlier estimates, see `Pricer.error`
+    whole: tuple[str, ...] = ()  # arm_ids of the sweep, in order, also of those that `only` leaves out
 
     @property
     def control(self) -> Arm:
@@ -161,11 +162,14 @@ def make_plan(
     candidates, found = _candidates(sweep)
     if not found and len(candidates) == 1:
         found = ["axes: nothing is left to run: exclude and when drop every setting"]
+    chosen = candidates
     if not found and only:
-        candidates, found = _chosen(candidates, only)
+        chosen, found = _chosen(candidates, only)
     if found:
         raise SweepError(source, found)
-    arms, rejected, duplicates = _arms(sweep, candidates)
+    every, rejected, duplicates = _arms(sweep, candidates, {id(item) for item in chosen})
+    wanted = {Trial(item.spec).arm_id for item in chosen if item.spec is not None}
+    arms = tuple(arm for arm in every if arm.arm_id in wanted)
     if len(arms) < 2 and rejected:
         raise SweepError(source, [f"{item.label}: {item.reason}" for item in rejected])
     pricer = pricer or Pricer()
@@ -173,7 +177,8 @@ def make_plan(
     can, cannot = _that_can_train(priced)
     if (cannot and not any(not arm.is_control for arm in can)) or not any(arm.is_control for arm in can):
         raise SweepError(source, [f"{item.label}: {item.reason}" for item in cannot])
-    return Plan(sweep, can, (*rejected, *cannot), duplicates, past_error=pricer.error)
+    whole = tuple(arm.arm_id for arm in every)
+    return Plan(sweep, can, (*rejected, *cannot), duplicates, past_error=pricer.error, whole=whole)
 
 
 def mistakes(sweep: Sweep) -> list[str]:
@@ -247,8 +252,12 @@ def _chosen(candidates: Sequence[_Candidate], only: Sequence[Mapping[str, Any]])
 
 
 def _arms(
-    sweep: Sweep, candidates: Sequence[_Candidate]
+    sweep: Sweep, candidates: Sequence[_Candidate], chosen: Collection[int]
 ) -> tuple[tuple[Arm, ...], tuple[Rejection, ...], tuple[Duplicate, ...]]:
+    """Every arm of the sweep, and what of the chosen ones (by `id`) is none.
+
+    An arm is called the same whatever is chosen: one run folder holds several choices.
+    """
     rejected: list[Rejection] = []
     duplicates: list[Duplicate] = []
     arms: dict[str, Arm] = {}
@@ -256,11 +265,11 @@ def _arms(
     labels = short_labels([(item.content, item.setting) for item in candidates])
     for item, label in zip(candidates, labels, strict=True):
         if item.spec is None:
-            rejected.append(Rejection(label, item.setting, "; ".join(item.reasons)))
+            rejected += [Rejection(label, item.setting, "; ".join(item.reasons))] if id(item) in chosen else []
             continue
         arm_id = Trial(item.spec).arm_id
         if arm_id in arms:
-            duplicates.append(Duplicate(label, item.setting, arms[arm_id].label))
+            duplicates += [Duplicate(label, item.setting, arms[arm_id].label)] if id(item) in chosen else []
             continue
         label = _unique(label, arm_id, taken)
         taken.add(label)

@@ -43,4 +43,6 @@ def planned_sweep(plan: Plan, code: Mapping[str, str]) -> PlannedSweep:
     ]
     rejections = [Refused(item.label, item.settings, item.reason) for item in plan.rejected]
     reproduces = plan.sweep.reproduces.to_json() if plan.sweep.reproduces else None
-    return PlannedSweep(plan.sweep.name, plan.sweep.question, definition, arms, trials, rejections, reproduces)
+    return PlannedSweep(
+        plan.sweep.name, plan.sweep.question, definition, arms, trials, rejections, reproduces, plan.whole
+    )

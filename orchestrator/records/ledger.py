@@ -116,9 +116,10 @@ class Ledger:
     def record_plan(self, plan: PlannedSweep, now: float) -> None:
         """Record a sweep's newest plan; repeatable, and extendable by arms and seeds.
 
-        The sweep's arms become those of this plan. Of trials that an earlier plan had and this one has not, those
-        that ran stay with their arm; the others leave the sweep. No trial is ever deleted, and rows of trials that
-        ran keep the fingerprints they ran under; waiting trials get those given here.
+        The sweep's arms become those of this plan, and those of `plan.whole` that ran before. Of trials that an
+        earlier plan had and this one has not, those that ran stay with their arm; the others leave the sweep. No trial
+        is ever deleted, and rows of trials that ran keep the fingerprints they ran under; waiting trials get those
+        given here.
 
         Raises:
             ValueError: a trial whose arm is not among the plan's arms.

@@ -55,16 +55,17 @@ def _arms(connection: Connection, plan: PlannedSweep, sweep_id: int) -> None:
     upsert(connection, ArmRow, [_arm(arm) for arm in plan.arms], replace=False)
     profiled = [_arm(arm) for arm in plan.arms if arm.profile is not None]
     upsert(connection, ArmRow, profiled)  # a plan without profiles must not erase those of an earlier one
+    order = {arm_id: position for position, arm_id in enumerate(plan.whole or [arm.arm_id for arm in plan.arms])}
     links = [
         {
             "sweep_id": sweep_id,
             "arm_id": arm.arm_id,
-            "position": position,
+            "position": order[arm.arm_id],
             "label": arm.label,
             "settings": dict(arm.settings),
             "is_control": arm.is_control,
         }
-        for position, arm in enumerate(plan.arms)
+        for arm in plan.arms
     ]
     upsert(connection, SweepArmRow, links)
 
@@ -114,19 +115,21 @@ def _trial(trial: PlannedTrial) -> Row:
 
 
 def _unlink(connection: Connection, plan: PlannedSweep, sweep_id: int) -> None:
-    """Take out of the sweep what its plan no longer has, but keep what already ran for an arm it still has."""
-    arms = {arm.arm_id for arm in plan.arms}
+    """Take out of the sweep what its plan no longer has, but keep what already ran for an arm that the sweep has."""
+    arms, whole = {arm.arm_id for arm in plan.arms}, {*plan.whole, *(arm.arm_id for arm in plan.arms)}
     trials = {trial.trial_id for trial in plan.trials}
     linked = select(TrialRow.trial_id, TrialRow.arm_id, TrialRow.state).join(
         SweepTrialRow, SweepTrialRow.trial_id == TrialRow.trial_id
     )
+    known = connection.execute(linked.where(SweepTrialRow.sweep_id == sweep_id)).all()
+    ran = {row.trial_id: row.arm_id for row in known if row.arm_id in whole and row.state != State.PLANNED}
     gone_trials = [
         {"sweep": sweep_id, "key": row.trial_id}
-        for row in connection.execute(linked.where(SweepTrialRow.sweep_id == sweep_id))
-        if row.arm_id not in arms or (row.trial_id not in trials and row.state == State.PLANNED)
+        for row in known
+        if row.trial_id not in trials and row.trial_id not in ran
     ]
-    known = connection.execute(select(SweepArmRow.arm_id).where(SweepArmRow.sweep_id == sweep_id)).scalars()
-    gone_arms = [{"sweep": sweep_id, "key": arm_id} for arm_id in known if arm_id not in arms]
+    links = connection.execute(select(SweepArmRow.arm_id).where(SweepArmRow.sweep_id == sweep_id)).scalars()
+    gone_arms = [{"sweep": sweep_id, "key": arm_id} for arm_id in links if arm_id not in arms.union(ran.values())]
     for target, column, gone in (
         (table(SweepTrialRow), "trial_id", gone_trials),
         (table(SweepArmRow), "arm_id", gone_arms),

@@ -48,7 +48,11 @@ class Refused:
 
 @dataclass(frozen=True)
 class PlannedSweep:
-    """A whole plan. The order of `arms` and `trials` is their position in tables and in execution."""
+    """A plan. The order of `arms` and `trials` is their position in tables and in execution.
+
+    `whole` are the arm_ids of the sweep it is a part of, in order; empty if it is the whole. Those among them that ran
+    before stay in the sweep.
+    """
 
     name: str
     question: str
@@ -57,6 +61,7 @@ class PlannedSweep:
     trials: Sequence[PlannedTrial]
     rejections: Sequence[Refused] = ()
     reproduces: Mapping[str, Any] | None = None
+    whole: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,17 @@ def test_a_sweep_runs_once_and_a_second_run_runs_nothing(write_sweep: Any, tmp_p
     assert Counter(state for (state,) in rows(out, "select state from trials")) == {"finished": 16}
 
 
+def test_only_restricts_what_runs_not_what_is_shown(write_sweep: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--executor", "inline", "--out", out, "--mlflow", "off", "--json", "--set", "seeds=1")
+    command = ("run", write_sweep(), *options, "--only")
+    ran = [json.loads(longrange(*command, f"block={block}").stdout)["ran"] for block in ("nl", "pnl")]
+    assert ran == [{"finished": 3}, {"finished": 1}]
+    arms = {"none", "nl @res3", "nl @res4", "pnl n=1 @res3"}
+    assert set(json.loads(longrange("status", out, "--json").stdout)["arms"]) == arms
+    assert arms < set(longrange("table", out, "--format", "csv", "--columns", "arm").stdout.splitlines())
+
+
 def test_the_end_of_a_run_says_what_was_rejected_and_where_to_look(write_sweep: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = longrange("run", write_sweep(), "--executor", "inline", "--out", out, "--mlflow", "off")

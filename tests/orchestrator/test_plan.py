@@ -19,6 +19,9 @@ from orchestrator.plan import Plan, make_plan, mistakes, trained_macs
 from orchestrator.sweep import load_sweep, parse_sweep
 from workloads.spec import ModelSpec
 
+GRID_NL = {"grid": {"block": ["nl"]}}
+COSINE = "rnl affinity=cosine"
+
 
 def sweep(base: dict[str, Any] | None = None, **changes: Any) -> Any:
     common = {"workload": "digits", "insertion": {"res3": [0]}}
@@ -190,6 +193,14 @@ def test_only_takes_either_value_of_the_same_path() -> None:
     made = sweep(axes={"grid": {"block": ["rnl", "nl", "se"]}})
     chosen = make_plan(made, only=[{"block.name": "nl"}, {"block.name": "se"}, {"block.reduction": [2, 16]}])
     assert [arm.label for arm in chosen.arms] == ["none", "nl", "se"]
+
+
+def test_only_keeps_labels_and_names_every_arm_of_the_sweep() -> None:
+    made = sweep(axes={"any_of": [{"grid": {"block": ["rnl"], "block.affinity": ["gaussian", "cosine"]}}, GRID_NL]})
+    whole, chosen = make_plan(made), make_plan(made, only=[{"block.affinity": "cosine"}])
+    labels = {arm.arm_id: arm.label for arm in whole.arms}
+    assert [arm.label for arm in chosen.arms] == [labels[arm.arm_id] for arm in chosen.arms] == ["none", COSINE]
+    assert chosen.whole == whole.whole == tuple(labels), "what earlier runs left of the sweep is known"
 
 
 def test_only_that_matches_nothing_tells_what_there_is() -> None:

@@ -87,6 +87,17 @@ class TestPlan:
         assert [one.label for one in ledger.trials_of("which <block>?")] == ["arm 0"]
         assert states(ledger, ids) == [State.PLANNED, State.FINISHED]
 
+    def test_arms_that_a_plan_leaves_out_for_now_stay_if_they_ran(self, ledger: Ledger, sample: Any) -> None:
+        ids = claimed(ledger, sample, arms=4, seeds=1)
+        ledger.apply(sample.whole(ids[1]), "driver")
+        ledger.apply(sample.whole(ids[3]), "driver")
+        ledger.release("driver")
+        part, whole = sample.plan(arms=1, seeds=1), [arm.arm_id for arm in sample.plan(arms=3).arms]
+        for now in (50.0, 51.0):
+            ledger.record_plan(replace(part, whole=whole), now)
+            found = [(one.label, one.state) for one in ledger.trials_of("which <block>?")]
+            assert found == [("arm 0", State.PLANNED), ("arm 1", State.FINISHED)], "arm 2 waits, arm 3 left the sweep"
+
     def test_waiting_trials_take_new_fingerprints_and_others_keep_theirs(self, ledger: Ledger, sample: Any) -> None:
         ids = claimed(ledger, sample, arms=1, seeds=2)
         ledger.apply(sample.whole(ids[0]), "driver")
