@@ -63,12 +63,13 @@ def below(config: object, **least: int) -> list[str]:
     return [f"{key} must be at least {bound}, given {value}" for key, value, bound in values if value < bound]
 
 
-def indivisible(channels: int, by: int, what: str) -> list[str]:
+def indivisible(channels: int, by: int, what: str, *, multiple_of: int = 1) -> list[str]:
     """Why `channels` cannot be divided by `by`, and what could divide them; empty if it can."""
     if channels % by == 0:
         return []
-    allowed = [d for d in range(1, channels + 1) if channels % d == 0 and d <= 64]
-    return [f"{channels} channels are not divisible by {what}={by}: use one of {allowed}"]
+    allowed = [d for d in range(multiple_of, min(channels, 64) + 1, multiple_of) if channels % d == 0]
+    use = f"use one of {allowed}" if allowed else f"no multiple of {multiple_of} divides them"
+    return [f"{channels} channels are not divisible by {what}={by}: {use}"]
 
 
 def too_small_to_pool(height: int, width: int, *, pooled: bool) -> list[str]:

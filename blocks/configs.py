@@ -153,8 +153,8 @@ class HGNLConfig(BlockConfig):
 
     def problems(self, shape: Shape) -> list[str]:
         m, m1 = shape.channels, shape.channels // self.reduction
-        found = indivisible(m, self.reduction, "reduction") + indivisible(m, self.g1, "g1")
-        return found or [f"m1 = {m} / {self.reduction} = {m1}: {why}" for why in indivisible(m1, self.g1, "g1")]
+        g1 = indivisible(m1, self.g1, "g1", multiple_of=self.g2)
+        return indivisible(m, self.reduction, "reduction") or [f"m1 = {m} / {self.reduction} = {m1}: {x}" for x in g1]
 
 
 @dataclass(frozen=True, kw_only=True)

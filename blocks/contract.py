@@ -28,7 +28,7 @@ from blocks.base import Block
 from blocks.configs import BlockConfig, Shape
 from blocks.executed import observe
 from blocks.findings import Finding, Report
-from blocks.registry import BUILTIN, block_type, config_dict, config_type, parse_config
+from blocks.registry import BUILTIN, block_type, config_dict, config_type, misnamed, parse_config
 from blocks.variants import fitting_shape, resized, variants
 
 _BATCH = 2
@@ -96,6 +96,8 @@ def report(
     default = _config_class(kind)() if configs is None else configs[0]
     tried = [*variants(default), *resized(default)] if configs is None else list(configs)
     findings = [finding for config in tried for finding in _check_config(kind, config, shapes)]
+    if isinstance(block, str) and (wrong := misnamed(block, default)):
+        findings.append(Finding(config_survives_json.__name__, default.name, config_dict(default), None, wrong))
     notes = [] if signatures.available() else [signatures.MISSING]
     return Report(default, tried, [check.__name__ for check in CHECKS], findings, notes)
 
@@ -238,7 +240,8 @@ def cost_is_what_runs(case: Case) -> Iterator[str]:
     }
     for name, (formula, counts) in counted.items():
         if formula != counts:
-            yield f"closed form says {name} = {formula}, executed {counts}"
+            held = f": {executed.held_at_peak}" if name == "peak_activation_elements" else ""
+            yield f"closed form says {name} = {formula}, executed {counts}{held}"
 
 
 def problems_are_raised(case: Case) -> Iterator[str]:

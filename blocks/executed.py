@@ -25,12 +25,14 @@ class Executed:
         product_macs: those of them whose operands are both activations.
         peak_activation_elements: most elements alive at one moment, input and output included.
         largest_tensor_elements: elements of the largest tensor that was made.
+        held_at_peak: what was alive at that moment, made by which operator: "input 1x48x3x7x5 + convolution 1x8x3x7x5".
     """
 
     macs: int
     product_macs: int
     peak_activation_elements: int
     largest_tensor_elements: int
+    held_at_peak: str
 
 
 def observe(
@@ -54,6 +56,7 @@ def observe(
         product_macs=held.product_flops // 2,
         peak_activation_elements=held.peak,
         largest_tensor_elements=held.largest,
+        held_at_peak=" + ".join(held.at_peak),
     )
 
 
@@ -65,8 +68,10 @@ class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._weights = {_key(weight) for weight in weights}
         self._derived: set[int] = set()  # made from weights alone, such as a masked kernel
         self._alive: dict[int, weakref.ref[Any]] = {}
+        self._named: dict[int, str] = {}
         self.now = self.peak = self.largest = self.product_flops = 0
-        self._hold(x)
+        self.at_peak: list[str] = []
+        self._hold(x, "input")
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -79,12 +84,12 @@ class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made = out[0] if func._overloadpacket is torch.ops.aten.native_batch_norm else out
         for leaf in tree_leaves(made):
             if _is_tensor(leaf):
-                self._hold(leaf)
+                self._hold(leaf, func._overloadpacket.__name__)
                 if constant and all(constant):
                     self._derived.add(_key(leaf))
         return out
 
-    def _hold(self, tensor: Tensor) -> None:
+    def _hold(self, tensor: Tensor, made_by: str) -> None:
         storage = tensor.untyped_storage()
         if _key(tensor) in self._weights or _key(tensor) in self._alive:
             return
@@ -93,12 +98,14 @@ class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         def release(_: object) -> None:
             self.now -= elements
-            del self._alive[key]
+            del self._alive[key], self._named[key]
             self._derived.discard(key)  # the address may come back as an activation
 
         self._alive[key] = weakref.ref(storage, release)
+        self._named[key] = f"{made_by} {'x'.join(map(str, tensor.shape))}".rstrip()
         self.now += elements
-        self.peak = max(self.peak, self.now)
+        if self.now > self.peak:
+            self.peak, self.at_peak = self.now, list(self._named.values())
         self.largest = max(self.largest, elements)
 
 

@@ -120,14 +120,22 @@ def parse_config(given: Mapping[str, Any]) -> BlockConfig:
     fields = dict(given) if isinstance(given, Mapping) else {}
     name = fields.pop("name", None)
     if not isinstance(name, str):
-        raise ValueError(f"a block needs a 'name', given {given!r}; known blocks: {', '.join(block_names())}")
+        shown = f"only {', '.join(map(str, given))}" if isinstance(given, Mapping) and given else repr(given)
+        raise ValueError(f"a block needs a 'name', given {shown}; known blocks: {', '.join(block_names())}")
     config = config_type(name).parse(fields)
-    if config.name != name and not _leads_to(config.name, block_type(name)):
-        raise ValueError(
-            f"block {name!r} is called {config.name!r} in its config, which is another block or none: let the config's "
-            f"name be {name!r}, or make {config.name!r} an entry point of its package"
-        )
+    if wrong := misnamed(name, config):
+        raise ValueError(wrong)
     return config
+
+
+def misnamed(name: str, config: BlockConfig) -> str:
+    """Why no trial can be rebuilt from the config of the block found by `name`; empty if it can."""
+    if config.name == name or _leads_to(config.name, block_type(name)):
+        return ""
+    return (
+        f"block {name!r} is called {config.name!r} in its config, which is another block or none: let the config's "
+        f"name be {name!r}, or make {config.name!r} an entry point of its package"
+    )
 
 
 def _leads_to(name: str, block: type[Block[Any]]) -> bool:

@@ -247,11 +247,11 @@ def find_sweep(source: str) -> Path:
     if source in shipped_sweeps():
         return shipped
     if _is(given, Path.is_dir):
-        raise UserError(f"{source} is a folder: give a sweep file (YAML) or one of: {', '.join(shipped_sweeps())}")
+        raise UserError(f"{source} is a folder: give a sweep file (YAML), or a name that `longrange sweeps` lists")
     if _is(given, Path.is_file):
         return given
     hint = did_you_mean(source, shipped_sweeps())
-    raise UserError(f"no sweep {source!r}: neither a file nor one of {', '.join(shipped_sweeps())}{hint}")
+    raise UserError(f"no sweep {source!r}: neither a file nor a name that `longrange sweeps` lists{hint}")
 
 
 def _is(path: Path, question: Callable[[Path], bool]) -> bool:

@@ -99,7 +99,11 @@ def workloads(as_json: bool) -> None:
     if as_json:
         echo_json(found)
         return
-    echo_table(["workload", "what it is", "caveat"], [[name, *item.values()] for name, item in found.items()])
+    rows, told = [], {"": ""}
+    for name, item in found.items():
+        rows.append([name, item["title"], told.get(item["caveat"], item["caveat"])])
+        told.setdefault(item["caveat"], f"as for {name}")
+    echo_table(["workload", "what it is", "caveat"], rows)
 
 
 @click.command()

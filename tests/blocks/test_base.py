@@ -89,7 +89,12 @@ def test_a_block_can_be_copied_and_pickled_with_what_it_refuses(config):
             "16 channels are not divisible by reduction * heads=6: use one of [1, 2, 4, 8, 16]",
         ),
         (NonLocalConfig(sub_sample="before"), Shape(16, 2, 1, 4), "2 x 2, given 1 x 4: turn sub_sample off"),
-        (HGNLConfig(), Shape(64, 3, 1, 1), "m1 = 64 / 8 = 8: 8 channels are not divisible by g1=16: use one of"),
+        (
+            HGNLConfig(g1=16, g2=4),
+            Shape(64, 3, 1, 1),
+            "m1 = 64 / 8 = 8: 8 channels are not divisible by g1=16: use one of [4, 8]",
+        ),
+        (HGNLConfig(g1=16, g2=4), Shape(24, 3, 1, 1), "not divisible by g1=16: no multiple of 4 divides them"),
         (
             RNLConfig(parity="masked_grouped"),
             Shape(96, 3, 5, 7),

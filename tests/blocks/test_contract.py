@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blocks import block_names, block_type, config_type, signatures
+from blocks import block_names, block_type, config_type, registry, signatures
 from blocks.base import Block, Cost
 from blocks.configs import BlockConfig, NonLocalConfig, SEConfig, Shape
 from blocks.contract import Case, check_block, check_case, report
@@ -326,3 +326,21 @@ def test_without_beartype_the_report_says_what_was_not_checked(monkeypatch):
     found = report(Broken)
     assert found.findings == []
     assert found.notes == [signatures.MISSING]
+
+
+def test_a_wrong_peak_names_what_is_alive():
+    class Twice(Broken):
+        def forward(self, x):
+            return self.conv(x) + self.conv(x)
+
+    told = next(finding.message for finding in check_block(Twice) if "peak" in finding.message)
+    assert told.endswith("input 1x48x3x7x5 + convolution 1x48x3x7x5 + convolution 1x48x3x7x5 + add 1x48x3x7x5")
+
+
+def test_a_name_by_which_no_trial_can_be_rebuilt_is_found(monkeypatch):
+    monkeypatch.setitem(registry._registered, "mine", Broken)
+    told = [finding.message for finding in check_block("mine")]
+    assert told == [
+        f"block 'mine' is called {Broken.Config.name!r} in its config, which is another block or none: let "
+        f"the config's name be 'mine', or make {Broken.Config.name!r} an entry point of its package"
+    ]

@@ -134,6 +134,7 @@ def test_axes_that_exclude_everything_leave_nothing_to_run() -> None:
         ({"block": "nll"}, "did you mean 'nl'?"),
         ({"block": 7}, "a block needs a 'name', given 7; known blocks: none, nl"),
         ({"block": None}, "a block needs a 'name', given None"),
+        ({"block": {"kernel": 3, "heads": 2}}, "a block needs a 'name', given only kernel, heads; known"),
         ({"block": {"name": "nl", "heads": "two"}}, "heads must be int, given 'two'"),
         ({"block": {"name": "hgnl", "start": float("inf")}}, "start must be float, given inf"),
         ({"recipe": "rnll"}, "unknown recipe 'rnll'"),
@@ -175,6 +176,12 @@ def test_mistakes_of_several_arms_are_told_together_and_once() -> None:
         "block: unknown block 'nll'",
         "recipe.epoch: unknown key",
     ]
+
+
+def test_a_block_that_the_base_lacks_is_missed_once() -> None:
+    assert (
+        len(problems(axes={"grid": {"block.kernel": [[1, 1, 1], [3, 3, 3]], "block.affinity": ["cosine", "dot"]}})) == 1
+    )
 
 
 def test_only_keeps_the_control_and_what_meets_every_condition() -> None:
