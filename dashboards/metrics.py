@@ -16,6 +16,7 @@ UNITS: Mapping[str, tuple[str, str]] = {"percent": ("%", "points"), "db": ("dB",
 DIGITS: Mapping[str, int] = {"%": 1, "dB": 2}  # decimals that are shown; of a loss three
 LOWER_IS_BETTER = {"loss", "error", "distance", "perplexity", "ece", "nll", "brier", "mse", "rmse", "mae"}
 COST_ENDINGS = ("_seconds", "_ms", "_bytes", "_macs", "_per_second", "_clips", "_epochs")
+WHOLE = 100.0  # per cent
 LEAST, MOST = -2.0, 102.0  # per cent, with room for a marker
 PREFIXED = ("MACs", "B", "")  # units that take k, M, G; "800 m ms" would help nobody
 CLOCK = ((7200.0, 3600.0, "h"), (300.0, 60.0, "min"))  # from so many seconds on: so many are one of these
@@ -67,8 +68,32 @@ class Metric:
         return f"{self.signed(value)} {self.difference_unit}".rstrip()
 
     def interval(self, low: float, high: float, *, sign: bool = False) -> str:
-        """[low, high] without the unit."""
-        return text.interval(low, high, self.digits, sign=sign)
+        """[low, high] without the unit, no further out than values (with `sign`: differences) can be."""
+        return text.interval(*self._possible(low, high, sign=sign), self.digits, sign=sign)
+
+    def spread(self, mean: float, low: float, high: float) -> str:
+        """What stands beside a mean: "± 3.2"; the interval where it had to be cut; nothing where it is unknown."""
+        if not np.isfinite(low):
+            return ""
+        cut = self._possible(low, high) != (low, high)
+        return self.interval(low, high) if cut else f"± {self.number(high - mean)}"
+
+    def cuts(self, table: pd.DataFrame) -> bool:
+        """Does an interval of a table, of values or differences, reach where none can be?"""
+        ends = (("low", "high", False), ("diff_low", "diff_high", True))
+        known = [(table[[low, high]].dropna(), sign) for low, high, sign in ends if low in table]
+        return any(
+            self._possible(*row, sign=sign) != row
+            for rows, sign in known
+            for row in rows.itertuples(index=False, name=None)
+        )
+
+    def _possible(self, low: float, high: float, *, sign: bool = False) -> tuple[float, float]:
+        """A t interval of few seeds does not know that there is nothing below 0 % and above 100 %."""
+        if self.unit != "%":
+            return low, high
+        least = -WHOLE if sign else 0.0
+        return float(np.clip(low, least, WHOLE)), float(np.clip(high, least, WHOLE))
 
     @property
     def axis(self) -> str:

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from dashboards import frames, published, sections
+from dashboards import frames, published, sections, tables
 from dashboards.figures import strip
 from dashboards.figures.theme import template
 from dashboards.numbers import DEFAULT_COST, DEFAULT_METRIC
@@ -92,6 +92,7 @@ def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_CO
         "tiles": sections.tiles(table, answer, found, sweep),
         "rows": sections.rows(table, strips, answer, found),
         "scale": [found.number(end) for end in strip.bounds(list(strips.values()))],
+        "cut": tables.CUT if found.cuts(table) else "",
         "clips": sections.clips(sweep),
         "families": sections.families(sweep, metric, figures),
         "audit": published.section(audit_rows, figures),

@@ -41,6 +41,8 @@ def tiles(table: pd.DataFrame, answer: Answer, metric: metrics.Metric, sweep: Sw
         return []
     best = frames.row(table, answer.best)
     certain = f"95 % {metric.interval(best['low'], best['high'])}" if best["n"] > 1 else "one seed: spread unknown"
+    if metric.cuts(table.loc[[answer.best], ["low", "high"]]):
+        certain += f", cut at what is possible: {text.count(int(best['n']), 'seed')}"
     tiles = [(metric.said(best["mean"]), f"{metric.title} of {best['label']}", certain)]
     if np.isfinite(best["difference"]):
         span = metric.interval(best["diff_low"], best["diff_high"], sign=True)
@@ -104,13 +106,13 @@ def said(part: pd.DataFrame, table: pd.DataFrame, answer: Answer, metric: metric
 
 
 def _row(row: dict[str, Any], macs: float, metric: metrics.Metric) -> dict[str, Any]:
-    half, ratio = row["high"] - row["mean"], row["executed_macs"] / macs
+    ratio = row["executed_macs"] / macs
     return {
         "label": row["label"],
         "settings": text.settings_line(row["settings"]),
         "color": style(row["block"]).color,
         "mean": metric.number(row["mean"]),
-        "half": f"± {metric.number(half)}" if np.isfinite(half) else "",
+        "half": metric.spread(row["mean"], row["low"], row["high"]),
         "n": row["n"],
         "troubles": _troubles(row),
         "difference": metric.signed(row["difference"]),

@@ -23,6 +23,7 @@ NOTE = (
     "± is half the 95 % t interval over n seeds; differences to {control} are paired by seed, with 95 % intervals; "
     "p is adjusted by Holm over the table: * < 0.05, ** < 0.01, *** < 0.001; best mean in bold."
 )
+CUT = " Intervals that reach where no value can be, as those of few seeds do, are cut there; beside a mean as [a, b]."
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def info(table: pd.DataFrame, metric: Metric, columns: Sequence[str] = DEFAULT_C
         titles=tuple(column.title(table, metric) for column in chosen),
         numeric=tuple(column.numeric for column in chosen),
         rows=tuple(zip(*cells, strict=True)),
-        note=_note(table, control.iloc[0] if len(control) else "the control"),
+        note=_note(table, control.iloc[0] if len(control) else "the control", metric),
         raw={field: _raw(table[field]) for field in fields},
     )
 
@@ -88,13 +89,13 @@ def _column(name: str) -> _Column:
     return COLUMNS[name]
 
 
-def _note(table: pd.DataFrame, control: str) -> str:
+def _note(table: pd.DataFrame, control: str, metric: Metric) -> str:
     """How to read the table, and what in it is not a plain result."""
     diverged = int(table["at_chance"].sum())
     chance = f" {diverged} diverged, counted at chance level." if diverged else ""
     stopped = int(table["stopped"].sum())
     early = f" {stopped} stopped early by a search, not compared." if stopped else ""
-    return NOTE.format(control=control) + chance + early
+    return NOTE.format(control=control) + (CUT if metric.cuts(table) else "") + chance + early
 
 
 def render(info: TableInfo, kind: str) -> str:
@@ -198,10 +199,9 @@ def marks(p_holm: float) -> str:
 
 def _mean(table: pd.DataFrame, metric: Metric) -> list[Cell]:
     best = table["mean"].max() if metric.higher_is_better else table["mean"].min()
-    half = table["high"] - table["mean"]
     texts = [
-        metric.number(mean) + (f" ± {metric.number(each)}" if math.isfinite(each) else "")
-        for mean, each in zip(table["mean"], half, strict=True)
+        f"{metric.number(mean)} {metric.spread(mean, low, high)}".rstrip()
+        for mean, low, high in zip(table["mean"], table["low"], table["high"], strict=True)
     ]
     return [Cell(text, bold=mean == best) for text, mean in zip(texts, table["mean"], strict=True)]
 

@@ -38,8 +38,8 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float, digits: int = 1) -> str:
-    """A value with `digits` decimals."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else MISSING
+    """A value with `digits` decimals; a true minus, and no "−0.0"."""
+    return signed(value, digits).removeprefix("+")
 
 
 def signed(value: float, digits: int = 1) -> str:

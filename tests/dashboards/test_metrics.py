@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from dashboards.metrics import TOP1, find_cost, find_metric, qualities
@@ -35,6 +37,18 @@ def test_headings_have_units_where_there_are_some() -> None:
 def test_axes_of_percentages_end_at_one_hundred() -> None:
     assert TOP1.within([-30.0, 140.0]) == [-2.0, 102.0]
     assert find_metric("psnr_db", RECORDED).within([-30.0, 140.0]) == [-30.0, 140.0]
+
+
+def test_intervals_end_where_percentages_end() -> None:
+    assert TOP1.interval(-169.7, 302.9) == "[0.0, 100.0]"
+    assert TOP1.interval(-169.7, 302.9, sign=True) == "[−100.0, +100.0]"
+    assert TOP1.spread(66.6, -169.7, 302.9) == "[0.0, 100.0]", "± 236.3 would say that it can be more than all"
+    assert (TOP1.spread(66.6, 60.0, 73.2), TOP1.spread(66.6, np.nan, np.nan)) == ("± 6.6", "")
+    noise = find_metric("psnr_db", RECORDED)
+    assert (noise.interval(-1.0, 140.0), noise.spread(69.5, -1.0, 140.0)) == ("[−1.00, 140.00]", "± 70.50")
+    cut = pd.DataFrame({"low": [50.0, np.nan, -1.0], "high": [60.0, np.nan, 40.0]})
+    assert TOP1.cuts(cut.iloc[:2].assign(diff_low=-120.0, diff_high=3.0))
+    assert [TOP1.cuts(cut), TOP1.cuts(cut.iloc[:2]), noise.cuts(cut)] == [True, False, False]
 
 
 def test_qualities_leave_out_costs_and_put_losses_last() -> None:
