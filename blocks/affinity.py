@@ -39,7 +39,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from blocks.chunked import chunked_attention
 from blocks.configs import Implementation
 from blocks.prefix_sums import concatenation_attention
-from blocks.products import common_dtype, fast_products, one_dtype
+from blocks.products import common_dtype, far_faster_products, fast_products, one_dtype
 from blocks.symmetric import symmetric_attention
 
 _KEEP_SMALL_MAPS = True  # see `as_on_large_maps`
@@ -195,18 +195,18 @@ def _symmetric(form: Form, x: Queries, v: Values) -> bool:
     dtype = common_dtype(x, v)
     if x.dtype != dtype or v.dtype != dtype or dtype not in (torch.float32, torch.float64):
         return False
-    # Measured on one CPU core: a few slabs have to pay for the rescaling, and wide products for the exponentials.
-    few = statically_known_true(x.shape[2] < 1024) or (form == "softmax" and x.shape[3] < 256)
+    # Measured on CPU cores: a few tiles have to pay for the rescaling, and wide products for the exponentials.
+    least = 1024 if far_faster_products(x) else 2048
+    few = statically_known_true(x.shape[2] < least) or (form == "softmax" and x.shape[3] < 256)
     return not (_KEEP_SMALL_MAPS and few)
 
 
 def _chunked_softmax(q: Queries, v: Values) -> bool:
     """Whether chunks do better than the fused CPU kernel.
 
-    It multiplies with the slower library, and wants one width; where it has to decline, PyTorch would silently form the
-    N x N map.
+    It multiplies with MKL, and wants one width; where it has to decline, PyTorch would silently form the N x N map.
     """
-    return q.device.type == "cpu" and (fast_products(q) or q.shape[-1] != v.shape[-1])
+    return q.device.type == "cpu" and (far_faster_products(q) or q.shape[-1] != v.shape[-1])
 
 
 def _softmax(q: Queries, k: Keys, v: Values, scale: float) -> Output:

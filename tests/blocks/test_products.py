@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 import torch
+from torch.profiler import profile
 
-from blocks import products
+from blocks import affinity, products
 from blocks.products import accumulate, product
 
 LAYOUTS = {
@@ -52,3 +53,29 @@ def test_which_matrices_run_on_onednn(monkeypatch):
     assert not products.fast_products(x.double())
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # the user's switch
     assert not products._by_onednn(x, x)
+
+
+@pytest.mark.parametrize(
+    ("told", "family"),
+    [
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\n", 26),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\n\nvendor_id\t: AuthenticAMD\n", 25),
+        ("vendor_id\t: GenuineIntel\ncpu family\t: 6\n", 0),
+        ("CPU implementer\t: 0x41\n", 0),
+    ],
+)
+def test_the_family_of_a_processor(monkeypatch, told, family):
+    monkeypatch.setattr(products.Path, "read_text", lambda *_, **__: told)
+    assert products._amd_family() == family
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_softmax_runs_in_chunks_where_onednn_is_far_faster_and_in_the_fused_kernel_elsewhere(monkeypatch, wide):
+    monkeypatch.setattr(products, "_WIDE_AMD", wide)
+    monkeypatch.setattr(products, "_ONEDNN", True)
+    q, k, v = torch.randn(3, 1, 1, 40, 8)
+    with affinity.as_on_large_maps(), profile() as ran:
+        ours = affinity.attend("softmax", q, k, v)
+    names = {event.name for event in ran.events()}
+    assert ("longrange::chunked_attention" in names, "aten::scaled_dot_product_attention" in names) == (wide, not wide)
+    torch.testing.assert_close(ours, affinity.attend("softmax", q, k, v, implementation="reference"))
