@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -13,20 +14,32 @@ if TYPE_CHECKING:
 
 
 def new_owner() -> str:
-    """A name no other process ever had: host, process, when that started, and a random part."""
+    """A name no other process ever had: host, process, when that started, where it is counted, and a random part."""
     process = psutil.Process()
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}:{os.urandom(3).hex()}"
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}:{_place()}:{os.urandom(3).hex()}"
 
 
 def is_dead(owner: str) -> bool:
     """Whether the process surely ended. Of other machines nothing is known: their leases have to end."""
-    host, pid, created, *_ = [*owner.split(":"), "", "", ""]
-    if host != socket.gethostname() or not pid.isdigit():
+    host, pid, created, place, *_ = [*owner.split(":"), "", "", "", ""]
+    if (host, place) != (socket.gethostname(), _place()):
         return False
     try:
         return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1.0
     except psutil.NoSuchProcess:
         return True
+
+
+def _place() -> str:
+    """Where numbers of processes mean the same: this start of this kernel and, in a container, its own counting.
+
+    Host names alone do not tell: containers can share one.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot[:8]}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:  # no Linux: a host is one place
+        return ""
 
 
 def release_dead_owners(ledger: Ledger, sweep: str) -> None:
