@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import saved
+from orchestrator.driver import Observer, Outcome
 from orchestrator.ensemble import Ensemble, ensemble
 from orchestrator.errors import UserError
 from orchestrator.events import Event
@@ -38,7 +39,6 @@ from orchestrator.overview import Overview, overview
 from orchestrator.paths import CancelFile, RunFolder
 from orchestrator.plan import Plan
 from orchestrator.records.ledger import Ledger
-from orchestrator.run import Observer, Outcome
 from orchestrator.sweep import Sweep
 
 if TYPE_CHECKING:  # mlflow is imported when a mirror is made

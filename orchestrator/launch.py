@@ -26,10 +26,10 @@ from orchestrator.planner import plan_sweep, search_planner
 from orchestrator.sweep import Sweep, parse_sweep
 
 if TYPE_CHECKING:  # numpy and the database, which planning can do without
+    from orchestrator.driver import Observer, Outcome
     from orchestrator.execution.base import Executor
     from orchestrator.records.ledger import Ledger
     from orchestrator.records.mlflow_mirror import Copied, Mirror
-    from orchestrator.run import Observer, Outcome
     from workloads.spec import TrialSpec
 
 ExecutorName = Literal["auto", "inline", "ray"]

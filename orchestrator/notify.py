@@ -48,7 +48,7 @@ FAULTS = ("failed", "infeasible")
 
 
 class Notifier:
-    """Watches a run (`orchestrator.run.Observer`) and tells `target` about it. A context manager.
+    """Watches a run (`orchestrator.driver.Observer`) and tells `target` about it. A context manager.
 
     Args:
         target: a command line, run without a shell, or an http(s) URL.

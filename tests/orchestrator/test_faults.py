@@ -26,7 +26,7 @@ from orchestrator.events import Ended, Event, Started
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.mlflow_mirror import Copied, Mirror
 
-driver_module = importlib.import_module("orchestrator.run")
+driver_module = importlib.import_module("orchestrator.driver")
 
 
 @pytest.fixture
@@ -252,9 +252,10 @@ def test_a_clock_that_is_set_while_trials_run_changes_nothing(
 ) -> None:
     """Budgets and pauses are measured by a clock nobody sets; leases are renewed under the new time."""
     clock = Clock()
-    for module in ("orchestrator.run", "orchestrator.execution.worker"):
+    for module in ("orchestrator.driver", "orchestrator.run", "orchestrator.execution.worker"):
         monkeypatch.setattr(f"{module}.time", clock)
-    monkeypatch.setattr(driver_module, "LEASE_SECONDS", 2.0)
+    for module in ("orchestrator.driver", "orchestrator.run"):
+        monkeypatch.setattr(f"{module}.LEASE_SECONDS", 2.0)
     ids = [trial.trial_id for _, trial in plan_of(epoch_seconds=0.4).ordered()]
     stolen: list[Any] = []
 

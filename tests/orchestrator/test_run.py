@@ -71,10 +71,10 @@ def test_no_checkpoint_goes_before_the_ledger_has_the_result(driver: Driver, tmp
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    import orchestrator.run
+    import orchestrator.driver
     from scripted_runs import Driver, plan_of
     from orchestrator.records.ledger import Ledger
-    orchestrator.run.discard = lambda folder, ids: list(ids) and os.kill(os.getpid(), signal.SIGKILL)
+    orchestrator.driver.discard = lambda folder, ids: list(ids) and os.kill(os.getpid(), signal.SIGKILL)
     root = Path({root!r})
     Driver(root, Ledger.open(root / "ledger.db")).run(plan_of())
 """

@@ -10,13 +10,14 @@ from typing import Any
 
 from sqlalchemy import select
 
+from orchestrator.driver import Outcome
 from orchestrator.events import Event
 from orchestrator.execution.base import Executor
 from orchestrator.execution.inline import InlineExecutor
 from orchestrator.plan import Plan, make_plan
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.schema import AttemptRow, EpochMetricRow
-from orchestrator.run import Outcome, run_plan
+from orchestrator.run import run_plan
 from orchestrator.sweep import parse_sweep
 
 

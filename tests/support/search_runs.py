@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from orchestrator.driver import Outcome
 from orchestrator.events import Ended, Event, Paused
 from orchestrator.execution.base import Executor
 from orchestrator.execution.inline import InlineExecutor
 from orchestrator.plan import Plan
 from orchestrator.planner import plan_sweep, search_planner
 from orchestrator.records.ledger import Ledger
-from orchestrator.run import Outcome, run_plan
+from orchestrator.run import run_plan
 from orchestrator.sweep import Sweep
 
 
