@@ -56,6 +56,7 @@ class Outcome:
         ran: trials of this run by final state; those that a search stopped are `stopped early`.
         reused: trials that were done before.
         elsewhere: trials that another driver is running.
+        failed_before: trials that ended without a result in an earlier run, and were not tried again.
         left: trials that did not start (cancelled, or the budget was spent).
         stopped_by: the budget or signal that ended the run early.
         population: of population based training: what each decision found and did.
@@ -64,6 +65,7 @@ class Outcome:
     ran: dict[str, int] = field(default_factory=dict)
     reused: int = 0
     elsewhere: int = 0
+    failed_before: int = 0
     left: int = 0
     stopped_by: str | None = None
     seconds: float = 0.0

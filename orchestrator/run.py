@@ -123,7 +123,8 @@ def run_plan(
     if not keep_checkpoints:
         discard(checkpoints, parts.done)  # a driver may have died between a result and its clearing up
     meter = Meter(plan.sweep.budget)
-    outcome = Outcome(reused=parts.reused, elsewhere=len(parts.todo) - len(attempts))
+    elsewhere = len(parts.todo) - len(attempts)
+    outcome = Outcome(reused=parts.reused, elsewhere=elsewhere, failed_before=len(parts.ended))
     begun, search = len(attempts), None
     if replan is not None:
         meter.expect(attempts)

@@ -122,7 +122,8 @@ def _nothing_better(others: pd.DataFrame, control: dict[str, Any], control_id: s
     if others["pairs"].max() <= 1:
         sentence = f"One seed decides nothing: the best of it is {change} against {name}, with unknown spread."
         return Answer(sentence, "undecided: run more seeds", UNDECIDED, arm)
-    change += f" {metric.interval(first['diff_low'], first['diff_high'], sign=True)}"
+    if np.isfinite(first["diff_low"]):
+        change += f" {metric.interval(first['diff_low'], first['diff_high'], sign=True)}"
     if (others["verdict"] == WORSE).all():
         return Answer(f"Nothing pays: every arm is worse than {name}.", "95 % certain", CERTAIN, control_id)
     sentence = f"No arm is shown to be better than {name}; the nearest is {change}."

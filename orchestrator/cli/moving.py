@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from orchestrator import paths
-from orchestrator.cli.common import echo_json, json_option, ledger_option
+from orchestrator.cli.common import echo_json, json_option, ledger_option, typed
 from orchestrator.cli.looking import place, sweep_option
 from orchestrator.errors import UserError
 from orchestrator.launch import DEFAULTS, remember
@@ -76,7 +76,7 @@ def import_(archive: Path, out: Path | None, ledger: str | None, sha256: str | N
     for path in differing:
         click.echo(f"  {path} was there already and stays as it is")
     if folder:
-        click.echo(f"  go on with: longrange report {folder.root}; longrange resume {folder.root}")
+        click.echo(f"  go on with: longrange report {typed(folder.root)}; longrange resume {typed(folder.root)}")
 
 
 def _only_sweep(ledger: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from orchestrator import paths, saved
-from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_option, only_option, set_option
+from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_option, only_option, set_option, typed
 from orchestrator.cli.looking import published_rows
 from orchestrator.errors import LongrangeError, TrialsFailed
 from orchestrator.launch import (
@@ -209,8 +210,8 @@ def execute(
         raise click.Abort
     if outcome.failed:
         raise TrialsFailed(
-            f"{outcome.failed} trials failed; `longrange status {folder.root}` says why, "
-            f"`longrange resume --retry-failed {folder.root}` tries again"
+            f"{outcome.failed} trials failed; `longrange status {typed(folder.root)}` says why, "
+            f"`longrange resume --retry-failed {typed(folder.root)}` tries again"
         )
 
 
@@ -242,26 +243,29 @@ def tell(made: Plan, folder: RunFolder, settings: Settings, outcome: Any) -> Non
     click.echo(f"\n{made.sweep.name}: {ran}; {outcome.reused} reused; {outcome.seconds:.0f} s")
     for rejection in made.rejected:
         click.echo(f"  rejected {rejection.label}: {rejection.reason}")
+    if outcome.failed_before:
+        again = f"longrange resume --retry-failed {typed(folder.root)}"
+        click.echo(f"  {outcome.failed_before} trials failed before: {again} runs them again")
     if outcome.elsewhere:
         click.echo(f"  {outcome.elsewhere} trials are running under another driver")
     if outcome.stopped_by or outcome.unfinished:
         why = f" ({outcome.stopped_by})" if outcome.stopped_by else ""
-        click.echo(f"  {outcome.unfinished} trials left{why}: longrange resume {_shown(folder.root)}")
+        click.echo(f"  {outcome.unfinished} trials left{why}: longrange resume {typed(folder.root)}")
     if outcome.mirror_error:
-        click.echo(
-            f"  MLflow lags behind: {outcome.mirror_error}; catch up with longrange mirror {_shown(folder.root)}"
-        )
+        click.echo(f"  MLflow lags behind: {outcome.mirror_error}; catch up with longrange mirror {typed(folder.root)}")
     ledger = settings["ledger"] or folder.ledger
     answer = dashboards.open(ledger).sweep(made.sweep.name).answer()
     click.echo(f"\n  {answer.sentence}\n")
     if made.search is not None and folder.best.is_file():
-        click.echo(f"  compare    longrange run {_shown(folder.best)}  (the best, by seeds that did not select them)")
-    click.echo(f"  report     {_shown(folder.report)}")
-    click.echo(f"  ledger     {without_password(str(ledger)) if settings['ledger'] else _shown(folder.ledger)}")
-    click.echo(f"  dashboard  longrange ui {_shown(folder.root)}")
+        click.echo(f"  compare    longrange run {typed(folder.best)}  (the best, by seeds that did not select them)")
+    click.echo(f"  report     {typed(folder.report)}")
+    click.echo(f"  ledger     {without_password(str(ledger)) if settings['ledger'] else typed(folder.ledger)}")
+    click.echo(f"  dashboard  longrange ui {typed(folder.root)}")
     if settings["mlflow"] != "off":
         uri = without_password(settings["mlflow"] or folder.mlflow_uri)
-        click.echo(f"  MLflow     {uri if uri.startswith('http') else f'mlflow ui --backend-store-uri {uri}'}")
+        click.echo(
+            f"  MLflow     {uri if uri.startswith('http') else f'mlflow ui --backend-store-uri {shlex.quote(uri)}'}"
+        )
 
 
 def show_plan(made: Plan, standing: Mapping[str, Any] | None) -> None:
@@ -341,11 +345,3 @@ def _standing(made: Plan, ledger: Path) -> dict[str, Any]:
         "changed": len(parts.changed),
         "failed": len(parts.ended),
     }
-
-
-def _shown(path: Path) -> str:
-    """A path as the user would type it."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

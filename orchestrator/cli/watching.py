@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import echo_json, json_option, ledger_option, span
+from orchestrator.cli.common import echo_json, json_option, ledger_option, span, typed
 from orchestrator.errors import LedgerUnavailable, LongrangeError, TrialsFailed
 from orchestrator.launch import remembered
 from orchestrator.paths import CancelFile, RunFolder
@@ -57,7 +57,7 @@ def status(folder: Path, watch: bool, ledger: str | None, as_json: bool) -> None
         console = Console()
         (console if console.is_terminal else Console(width=250)).print(picture(seen))
     if watch and seen.failed:
-        raise TrialsFailed(f"{seen.failed} trials failed; `longrange logs {folder} TRIAL` shows what happened")
+        raise TrialsFailed(f"{seen.failed} trials failed; `longrange logs {typed(folder)} TRIAL` shows what happened")
 
 
 @click.command()
@@ -118,7 +118,7 @@ def cancel(folder: Path, wait: float | None) -> None:
         raise LongrangeError(f"asked to stop, but {seen.drivers} drivers are running still after {wait:g} s")
     left = seen.trials - seen.ended + seen.states.get("cancelled", 0)
     asked = "stopped" if wait is not None else "asked to stop"
-    click.echo(f"{asked}; {left} trials left: longrange resume {folder}")
+    click.echo(f"{asked}; {left} trials left: longrange resume {typed(folder)}")
 
 
 VERBS = (status, logs, cancel)

@@ -109,12 +109,13 @@ def test_mlflow_shows_plan_report_and_figures_of_the_sweep(write_sweep: Any, tmp
 
 
 def test_failed_trials_are_told_exit_with_1_and_can_be_retried(write_sweep: Any, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    failed = longrange(
-        "run", write_sweep(script="bug", seeds="[1]"), "--executor", "inline", "--out", out, "--mlflow", "off"
-    )
+    out = tmp_path / "my run"
+    command = ("run", write_sweep(script="bug", seeds="[1]"), "--executor", "inline", "--out", out, "--mlflow", "off")
+    failed = longrange(*command)
     assert failed.returncode == 1
     assert "4 trials failed" in failed.stderr
+    assert f"longrange resume --retry-failed '{out}'" in failed.stderr, "to be pasted"
+    assert f"4 trials failed before: longrange resume --retry-failed '{out}'" in longrange(*command).stdout
     assert "Traceback" not in failed.stderr
     told = json.loads(longrange("status", out, "--json").stdout)
     assert told["states"] == {"finished": 8, "failed": 4}
