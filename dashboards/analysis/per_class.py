@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -27,14 +28,14 @@ def per_class(
 
     Returns:
         Per class: name, clips, first_percent, second_percent, difference (points), low, high (95 % paired bootstrap
-        over the clips of the class; not corrected over classes). Empty if no seed is shared.
+        over the clips of the class, NaN for a single clip; not corrected over classes). Empty if no seed is shared.
     """
     seeds = sorted(set(first) & set(second))
     rows = []
     for label in np.unique(labels) if seeds else []:
         here = labels == label
         one, two = (np.stack([side[seed][here] for seed in seeds]).mean(axis=0) for side in (first, second))
-        low, high = paired_bootstrap(one - two)
+        low, high = paired_bootstrap(one - two) if here.sum() > 1 else (math.nan, math.nan)  # one clip tells no spread
         name = names[label] if label < len(names) else f"class {label}"
         row = {"class": int(label), "name": name, "clips": int(here.sum())}
         row |= {"first_percent": 100 * one.mean(), "second_percent": 100 * two.mean()}

@@ -84,6 +84,12 @@ def test_per_class_gains_by_hand() -> None:
     assert (table["difference"] <= table["high"]).all()
 
 
+def test_one_clip_of_a_class_tells_no_spread() -> None:
+    table = per_class(np.array([0, 1, 1], np.int32), {0: np.array([True, True, False])}, {0: np.array([False] * 3)})
+    assert np.isnan(table.loc[0, ["low", "high"]].astype(float)).all(), "an interval of no width would look certain"
+    assert np.isfinite(table.loc[1, ["low", "high"]].astype(float)).all()
+
+
 def test_per_class_without_common_seed_is_empty() -> None:
     labels = np.array([0], dtype=np.int32)
     assert per_class(labels, {0: np.array([True])}, {1: np.array([True])}).empty
