@@ -92,3 +92,9 @@ def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert cache_dir() == tmp_path / "longrange"
     monkeypatch.setenv("LONGRANGE_CACHE", str(tmp_path / "mine"))
     assert cache_dir() == tmp_path / "mine"
+
+
+def test_where_not_even_clearing_up_is_possible_the_reason_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(LedgerError, match="cannot write .*: Not a directory"):
+        write_text(tmp_path / "file" / "cancel", "new")
