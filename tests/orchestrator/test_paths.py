@@ -96,5 +96,5 @@ def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 def test_where_not_even_clearing_up_is_possible_the_reason_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(LedgerError, match="cannot write .*: Not a directory"):
+    with pytest.raises(LedgerError, match=r"cannot write .*: Not a directory"):
         write_text(tmp_path / "file" / "cancel", "new")
