@@ -157,3 +157,29 @@ def world(tmp_path: Path, empty_store: Path, sample: Any) -> Iterator[World]:
 def through_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the store's tables were of an MLflow that `TableWriter` does not know."""
     monkeypatch.setitem(mlflow_writers().KNOWN, "tags", {"key", "value", "run_uuid", "new column"})
+
+
+@pytest.fixture
+def source(tmp_path: Path, sample: Any) -> Ledger:
+    """Six trials: two finished, one diverged, one failed, one running, one waiting."""
+    ledger = Ledger.open(tmp_path / "source" / "ledger.db")
+    plan = sample.plan()
+    ids = sample.ids(plan)
+    ledger.record_plan(plan, now=50.0)
+    ledger.introduce("driver", {"command": ["longrange", "run"]})
+    ledger.keep_diff("d" * 16, b"diff")
+    ledger.claim(ids, "driver", 60.0, now=90.0)
+    facts = {"python": "3.11", "git_diff": "d" * 16}
+    fail = AttemptFailed(ids[3], 1, 104.0, Cause.BUG, "KeyError: ü", "Traceback\n  a line", retried=False)
+    ledger.apply(
+        [
+            *sample.whole(ids[0]),
+            *sample.whole(ids[1]),
+            *[sample.started(ids[2], environment=facts), sample.epoch(ids[2], 0, loss=float("nan"))],
+            sample.ended(ids[2], state="diverged", result=None, cause=Cause.DIVERGED),
+            *[sample.started(ids[3]), fail, sample.ended(ids[3], state="failed", result=None)],
+            *[sample.started(ids[4]), sample.epoch(ids[4], 0)],
+        ],
+        "driver",
+    )
+    return ledger
