@@ -1,9 +1,8 @@
 """The contract suite: what every block has to keep, checked on small maps without pytest.
 
 `check_block` runs every check on a block, ours or a third party's, and returns what it found; an empty list means that
-the block keeps the contract of `blocks.base`. Configs default to the block's default and to what differs from it in one
-choice (a Literal or bool field) or one whole number; maps to sides that are distinct primes, so that transposed axes
-cannot pass.
+the block keeps the contract of `blocks.base`. Configs: the block's default and what differs from it in one choice (a
+Literal or bool field) or one whole number; maps: sides that are distinct primes, so that transposed axes cannot pass.
 
     findings = check_block("my_package:MyBlock")
     print("\n".join(report("my_package:MyBlock").lines()))
@@ -28,7 +27,7 @@ from blocks.base import Block
 from blocks.configs import BlockConfig, Shape
 from blocks.executed import observe
 from blocks.findings import Finding, Report
-from blocks.registry import BUILTIN, block_type, config_dict, config_type, misnamed, parse_config
+from blocks.registry import BUILTIN, block_names, block_type, config_dict, config_type, misnamed, parse_config
 from blocks.variants import fitting_shape, resized, variants
 
 _BATCH = 2
@@ -96,9 +95,12 @@ def report(
     default = _config_class(kind)() if configs is None else configs[0]
     tried = [*variants(default), *resized(default)] if configs is None else list(configs)
     findings = [finding for config in tried for finding in _check_config(kind, config, shapes)]
-    if isinstance(block, str) and (wrong := misnamed(block, default)):
-        findings.append(Finding(config_survives_json.__name__, default.name, config_dict(default), None, wrong))
     notes = [] if signatures.available() else [signatures.MISSING]
+    if isinstance(block, str) and (wrong := misnamed(block, default)):
+        if ":" in block and default.name not in block_names():  # its package may not be installed yet
+            notes.append(f"no sweep finds it yet: {wrong}")
+        else:
+            findings.append(Finding("config_survives_json", default.name, config_dict(default), None, wrong))
     return Report(default, tried, [check.__name__ for check in CHECKS], findings, notes)
 
 

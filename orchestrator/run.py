@@ -126,9 +126,10 @@ def run_plan(
     elsewhere = len(parts.todo) - len(attempts)
     outcome = Outcome(reused=parts.reused, elsewhere=elsewhere, failed_before=len(parts.ended))
     begun, search = len(attempts), None
-    if replan is not None:
+    if replan is not None and plan.sweep.search is not None:
         meter.expect(attempts)
-        search = _search(plan, replan, ledger, _Admission(claims, meter, observer, parts.reused))
+        kind = PopulationRun if plan.sweep.search.scheduler == "pbt" else SearchRun
+        search = kind(plan, replan=replan, ledger=ledger, admit=_Admission(claims, meter, observer, parts.reused))
         attempts = search.watched(attempts)
     if search is None or not search.admitted:
         observer.planned(plan, begun, parts.reused)
@@ -166,12 +167,6 @@ def _parts(plan: Plan, ledger: Ledger, code: Mapping[str, str], *, retry_failed:
     if retry_failed and ledger.reset(parts.ended):
         return split(plan, ledger, code)
     return parts
-
-
-def _search(plan: Plan, replan: Replan, ledger: Ledger, admit: _Admission) -> SearchRun | PopulationRun:
-    assert plan.sweep.search is not None
-    kind = PopulationRun if plan.sweep.search.scheduler == "pbt" else SearchRun
-    return kind(plan, replan=replan, ledger=ledger, admit=admit)
 
 
 def _introduced(ledger: Ledger) -> str:

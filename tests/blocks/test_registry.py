@@ -104,7 +104,7 @@ def test_what_is_no_block_says_so(path, why):
 
 
 def test_an_unknown_name_that_resembles_none_asks_for_an_import_path():
-    with pytest.raises(UnknownBlock, match=r"cgd, or MODULE:CLASS of your own$"):
+    with pytest.raises(UnknownBlock, match=r"cgd.*, or MODULE:CLASS of your own$"):
         block_type("my_own_thing")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -154,9 +153,9 @@ def test_a_lock_is_respected_until_its_holder_is_dead_or_late(world: World) -> N
     assert world.mirror().rebuild() == Copied(busy=True)
     hold("another host:1:0.0:abc", time.time() - 1)
     assert world.mirror().catch_up(limit=1) == Copied(runs=1)
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    hold(f"{socket.gethostname()}:{child.pid}:{time.time():.2f}:abc", time.time() + 1e6)
+    program = "from orchestrator.records.owners import new_owner; print(new_owner())"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    hold(ended.stdout.strip(), time.time() + 1e6)
     assert world.mirror().catch_up(limit=1) == Copied(runs=1)
 
 
