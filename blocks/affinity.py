@@ -4,7 +4,7 @@ Every function answers ``y_i = sum_j f(q_i, k_j) v_j`` for all queries i. What `
 `pairwise`; how the sum is evaluated is the implementation and lives in `attend`:
 
     form           f(q_i, k_j)                         `auto` evaluates by
-    softmax        exp(s q_i.k_j) / sum_j' exp(...)    chunks of queries on a CPU, the fused kernel elsewhere (*)
+    softmax        exp(s q_i.k_j) / sum_j' exp(...)    the fused kernel, or chunks where they multiply faster (*)
     dot_product    s q_i.k_j                           re-association q (k^T v): linear in N
     relu           max(s q_i.k_j, 0)                   chunks of queries, recomputed in the backward pass (*)
     cosine         max(cos(q_i, k_j), 0)               the same, on unit vectors (*)
