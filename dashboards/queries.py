@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from dashboards import frames
 from dashboards.errors import UnknownSweep
 from orchestrator.errors import LedgerError, LedgerVersionError, UserError
 from orchestrator.records import schema as s
+from orchestrator.records.read_only import reading_uri
 
 STOPPED_EARLY = "stopped_early"  # the cause in attempts; `orchestrator.failures` is not read here
 BUSY_SECONDS = 5.0  # how long a reader waits for a writer before it says that the ledger is locked
@@ -299,22 +301,12 @@ def _sqlite(path: Path) -> sa.Engine:
         path = ledgers[0]
     if not path.is_file():
         raise UserError(f"there is no ledger at {path}; give the ledger's file, or run a sweep with `longrange run`")
-    resolved = path.resolve()
-    unwritable = not os.access(resolved.parent, os.W_OK) and not resolved.with_name(resolved.name + "-wal").exists()
-    # A read-only folder cannot hold the shared-memory file that WAL readers need; nobody can be writing there either.
-    mode = "mode=ro&immutable=1" if unwritable else "mode=ro"
-    quoted = str(resolved).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    return sa.create_engine(
-        "sqlite://",
-        creator=_connector(f"file:{quoted}?{mode}"),
-        poolclass=sa.NullPool,
-    )
+    file = path  # for the function below, whose file does not change any more
 
+    def connection() -> sqlite3.Connection:
+        return sqlite3.connect(reading_uri(file), uri=True, timeout=BUSY_SECONDS)
 
-def _connector(uri: str) -> Any:
-    import sqlite3
-
-    return lambda: sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)
+    return sa.create_engine("sqlite://", creator=connection, poolclass=sa.NullPool)
 
 
 def _check_schema(engine: sa.Engine, where: str) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import URL, Connection, func, select, text
 
 from orchestrator.errors import LedgerError, UserError
 from orchestrator.records.engine import check_version, connect, locate, reading, revision, serialize, shown, writing
+from orchestrator.records.read_only import reading_uri
 from orchestrator.records.schema import VERSION, AttemptRow, Base, ResultRow, State, TrialRow
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -168,7 +169,10 @@ def _contradictions(connection: Connection) -> list[str]:
 
 def _copy_sqlite(url: URL, target: Path) -> None:
     try:
-        with closing(sqlite3.connect(url.database or "")) as source, closing(sqlite3.connect(target)) as copy:
+        with (
+            closing(sqlite3.connect(reading_uri(Path(url.database or "")), uri=True)) as source,
+            closing(sqlite3.connect(target)) as copy,
+        ):
             source.backup(copy)
     except sqlite3.Error as error:
         raise LedgerError(f"the ledger {shown(url)} could not be copied to {target}: {error}") from error

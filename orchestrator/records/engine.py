@@ -15,8 +15,10 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from orchestrator.errors import LedgerError, LedgerUnavailable, LedgerVersionError, NoLedger, UserError
+from orchestrator.records.read_only import is_fixed, reading_uri
 from orchestrator.records.schema import VERSION, Base, SweepRow
 
 ALLOWED = "allowed: a file such as runs/ledger.db, sqlite:///FILE, or postgresql://USER@HOST/DATABASE"
@@ -55,12 +57,17 @@ def shown(url: URL) -> str:
 def connect(url: URL, *, busy_seconds: float = BUSY_SECONDS) -> Engine:
     """An engine whose transactions are real: `BEGIN IMMEDIATE` for writers, foreign keys on, WAL, busy timeout.
 
+    A file in a folder that this user cannot write is only read.
+
     Raises:
         UserError: the driver for this database is not installed.
     """
     sqlite = url.get_backend_name() == "sqlite"
     options: dict[str, Any] = {}
-    if not sqlite:  # rows of one statement travel together, not one round trip each
+    fixed = sqlite and Path(url.database or "").exists() and is_fixed(Path(url.database or ""))
+    if fixed:
+        options = {"creator": lambda: _only_reads(Path(url.database or "")), "poolclass": NullPool}
+    elif not sqlite:  # rows of one statement travel together, not one round trip each
         options = {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
         options["executemany_mode"] = "values_plus_batch"
     try:
@@ -68,7 +75,7 @@ def connect(url: URL, *, busy_seconds: float = BUSY_SECONDS) -> Engine:
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise UserError(f"{shown(url)} needs the PostgreSQL driver: pip install 'longrange[cluster]'") from error
     if sqlite:
-        event.listen(engine, "connect", lambda connection, _: _tune(connection, busy_seconds))
+        event.listen(engine, "connect", lambda connection, _: _tune(connection, busy_seconds, fixed=fixed))
         event.listen(engine, "begin", _begin)
     return engine
 
@@ -210,12 +217,16 @@ def _sqlite_url(path: Path) -> URL:
     return URL.create("sqlite", database=str(path))
 
 
-def _tune(connection: Any, busy_seconds: float) -> None:
+def _only_reads(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(reading_uri(file), uri=True)
+
+
+def _tune(connection: Any, busy_seconds: float, *, fixed: bool) -> None:
     connection.isolation_level = None  # transactions are begun below, not guessed by the driver
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}")
     cursor.execute("PRAGMA foreign_keys = ON")
-    if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+    if not fixed and cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = NORMAL")  # survives every crash but a power cut's last moments
     cursor.close()

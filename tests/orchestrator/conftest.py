@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from postgres import PostgreSQL, binaries
+from unprivileged import somebodys_folder
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -27,3 +28,10 @@ def postgresql() -> Iterator[PostgreSQL]:
     yield server
     server.stop()
     shutil.rmtree(server.folder)
+
+
+@pytest.fixture
+def somebody() -> Iterator[Path]:
+    """A folder of an unprivileged user, whom this process is for the time of the test: root may write anything."""
+    with somebodys_folder() as folder:
+        yield folder

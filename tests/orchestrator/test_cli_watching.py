@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from io import StringIO
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from unprivileged import forbid_writing, nobody
 
 from orchestrator import api
 from orchestrator.cli import cli, watching
@@ -47,6 +50,22 @@ def test_status_tells_arms_failures_and_cost(run: Path) -> None:
     assert values["arms"] == {"none": {"finished": 1, "failed": 1}, "nl": {"finished": 1, "failed": 1}}
     assert [failure["cause"] for failure in values["failures"]] == ["bug", "bug"]
     assert values["device_seconds"]["cpu"] > 0
+
+
+def test_a_run_in_an_archive_that_cannot_be_written_can_be_read(run: Path) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        archive = Path(home) / "archive"
+        shutil.copytree(run, archive)
+        Path(home).chmod(0o777)
+        forbid_writing(archive)
+        before = sorted(archive.iterdir())
+        with nobody():
+            assert "2 failed, 2 finished" in longrange("status", archive)
+            assert len(json.loads(longrange("show", archive, "--json"))) == 4
+            assert "scripted bug" in longrange("logs", archive, api.status(archive).failures[0].trial_id)
+            assert json.loads(longrange("export", archive, "-o", f"{home}/e.tar", "--json"))["trials"] == 4
+            assert "nl" in longrange("table", archive)
+        assert sorted(archive.iterdir()) == before
 
 
 def test_show_lists_every_trial_and_one_in_full(run: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from unprivileged import forbid_writing
 
 from orchestrator.errors import LedgerVersionError, UserError
 from orchestrator.events import AttemptFailed
@@ -121,6 +122,18 @@ def test_a_backup_is_a_ledger(tmp_path: Path, sample: Any) -> None:
     with Ledger.open(copy, create=False) as ledger:
         assert [sweep.name for sweep in ledger.sweeps()] == ["which <block>?"]
     assert admin.check(copy).problems == ()
+
+
+def test_an_archive_that_cannot_be_written_is_checked_and_copied(somebody: Path, sample: Any) -> None:
+    folder = somebody / "archive"
+    with Ledger.open(folder / "l.db") as ledger:
+        ledger.record_plan(sample.plan(), now=1.0)
+    forbid_writing(folder)
+    assert admin.check(folder / "l.db").problems == ()
+    copy = admin.backup(folder / "l.db", somebody / "copy.db")
+    folder.chmod(0o755)
+    with Ledger.open(copy, create=False) as ledger:
+        assert len(ledger.sweeps()) == 1
 
 
 def test_a_backup_of_postgresql_restores(postgresql: Any, tmp_path: Path, sample: Any) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import shutil
 import sqlite3
-import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from unprivileged import forbid_writing
 
 from orchestrator.errors import LedgerError, LedgerUnavailable, LedgerVersionError, UserError
 from orchestrator.records.engine import locate, shown
@@ -168,23 +165,6 @@ def test_a_full_disk_leaves_the_last_whole_batch(tmp_path: Path, sample: Any) ->
         assert counts == {"finished": 1, "planned": 99}
 
 
-@pytest.fixture
-def somebody() -> Iterator[Path]:
-    """A folder of an unprivileged user, whom this process is for the time of the test: root may write anything."""
-    if os.geteuid() != 0:
-        folder = Path(tempfile.mkdtemp())
-        yield folder
-        shutil.rmtree(folder)
-        return
-    nobody = pwd.getpwnam("nobody")
-    folder = Path(tempfile.mkdtemp())
-    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    os.seteuid(nobody.pw_uid)
-    yield folder
-    os.seteuid(0)
-    shutil.rmtree(folder)
-
-
 def test_a_read_only_ledger(somebody: Path, sample: Any) -> None:
     file = somebody / "l.db"
     with Ledger.open(file) as ledger:
@@ -195,6 +175,41 @@ def test_a_read_only_ledger(somebody: Path, sample: Any) -> None:
         Ledger.open(file) as ledger,
     ):
         ledger.record_plan(sample.plan(arms=3), now=2.0)
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["closed", "left by a driver that was killed"])
+def test_a_ledger_in_a_read_only_folder_is_read_and_not_written(somebody: Path, sample: Any, killed: bool) -> None:
+    made = somebody / "made.db"
+    copies = somebody / "a#b?mode=rw"
+    copies.mkdir()
+    with Ledger.open(made) as ledger:
+        ledger.record_plan(sample.plan(), now=1.0)
+        if killed:  # what is there while it is open
+            for file in somebody.glob("made.db*"):
+                shutil.copy(file, copies)
+    if not killed:
+        shutil.copy(made, copies)
+    assert len(list(copies.iterdir())) == (3 if killed else 1)
+    forbid_writing(copies)
+    with Ledger.open(copies / "made.db", create=False) as ledger:
+        assert [one.name for one in ledger.sweeps()] == [sample.plan().name]
+        with pytest.raises(LedgerError, match="is read-only; make the file and its folder writable"):
+            ledger.release("me")
+    assert len(list(copies.iterdir())) == (3 if killed else 1)
+    copies.chmod(0o755)
+
+
+def test_a_read_only_ledger_that_lost_what_its_last_rows_need_says_so(somebody: Path, sample: Any) -> None:
+    copies = somebody / "copies"
+    copies.mkdir()
+    with Ledger.open(somebody / "l.db") as ledger:
+        ledger.record_plan(sample.plan(), now=1.0)
+        for name in ("l.db", "l.db-wal"):
+            shutil.copy(somebody / name, copies)
+    forbid_writing(copies)
+    with pytest.raises(LedgerError, match=r"newest rows are in .*l\.db-wal.*copy both to a folder you may write"):
+        Ledger.open(copies / "l.db", create=False)
+    copies.chmod(0o755)
 
 
 def test_an_unreadable_ledger(somebody: Path) -> None:
