@@ -162,7 +162,10 @@ def _changed_once(search: Search) -> Setting:
 
 
 def _at_most(corners: Plan, configurations: int, source: str) -> dict[str, Any]:
-    """The cost if every configuration were the dearest one at an end of the space, and none were stopped early."""
+    """The cost if every configuration were the dearest one at an end of the space, and none were stopped early.
+
+    `epochs` are those of the longest: a space may hold `recipe.epochs`.
+    """
     arms = [arm for arm in corners.arms if not arm.is_control]
     if not arms:
         raise SweepError(source, ["search.space: no configuration at its ends can exist", *_reasons(corners)])
@@ -177,7 +180,8 @@ def _at_most(corners: Plan, configurations: int, source: str) -> dict[str, Any]:
         }.items()
     }
     each = None if whole is None else round(whole, 2)
-    return {"seconds_per_trial": each, "memory_bytes": max(memory, default=None), **hours}
+    epochs = max(arm.spec.recipe.epochs for arm in arms)
+    return {"seconds_per_trial": each, "memory_bytes": max(memory, default=None), **hours, "epochs": epochs}
 
 
 def _reasons(plan: Plan) -> list[str]:

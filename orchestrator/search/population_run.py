@@ -7,6 +7,7 @@ worker holds it, this driver does. A trial whose place was taken ends as stopped
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -153,7 +154,8 @@ class PopulationRun:
 
     def _told(self, number: int, score: float | None) -> dict[str, Any]:
         settings = settings_at(self._members[number], self._epoch - self._search.interval - 1)
-        return {"trial_id": self._ids[number], self._search.metric: score, "settings": settings}
+        value = score if score is not None and math.isfinite(score) else None  # JSON has no NaN
+        return {"trial_id": self._ids[number], self._search.metric: value, "settings": settings}
 
     def _enter(self, members: Sequence[Setting]) -> None:
         """These are the members from now on; those that nobody planned before are planned and claimed."""

@@ -37,7 +37,7 @@ class Proposals:
 
     Args:
         search: the sweep's section.
-        epochs: of a trial that is not stopped.
+        epochs: of the longest trial that is not stopped.
 
     Raises:
         UserError: Optuna is not installed.
@@ -56,6 +56,7 @@ class Proposals:
         # Optuna deals Hyperband's brackets by name and number: the name must not be random.
         self._study = optuna.create_study(study_name="longrange", direction=direction, pruner=self._pruner(epochs))
         self._trials: list[Any] = []
+        self._stopped: set[int] = set()
 
     def draw(self) -> dict[str, Any]:
         """The next setting: dotted path -> value."""
@@ -76,14 +77,21 @@ class Proposals:
             self.end(number, past.state, past.value)
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """Tell the metric of configuration `number` after `epoch` epochs; telling it again changes nothing."""
+        """Tell the metric of configuration `number` after `epoch` epochs; telling it again changes nothing.
+
+        What is not finite is as bad as can be. The pruner is asked each time, whoever wants to know: successive halving
+        notes on that occasion that a trial came to a rung, and with what, for those that it compares later.
+        """
         trial = self._trials[number]
-        if math.isfinite(value) and epoch not in self._frozen(number).intermediate_values:
-            trial.report(value, epoch)
+        if epoch in self._frozen(number).intermediate_values:
+            return
+        worst = -math.inf if self._search.mode == "max" else math.inf
+        trial.report(value if math.isfinite(value) else worst, epoch)
+        (self._stopped.add if trial.should_prune() else self._stopped.discard)(number)
 
     def is_stopped(self, number: int) -> bool:
-        """Whether configuration `number` does too badly to go on."""
-        return bool(self._trials[number].should_prune())
+        """Whether configuration `number` did too badly to go on after the newest epoch that was told."""
+        return number in self._stopped
 
     def end(self, number: int, state: str, value: float | None = None) -> None:
         """Configuration `number` has ended; see `Past`."""
@@ -132,7 +140,7 @@ class Proposals:
             case "hyperband":
                 return pruners.HyperbandPruner(min_resource=grace, max_resource=epochs, reduction_factor=reduction)
             case "median":
-                return pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=grace - 1)
+                return pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=grace)
         return pruners.NopPruner()
 
 

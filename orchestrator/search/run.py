@@ -7,6 +7,7 @@ after which epoch and at what value. It has no result, so no table compares it w
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -68,9 +69,9 @@ class SearchRun:
     def __init__(self, plan: Plan, *, replan: Replan, ledger: Ledger, admit: Admit) -> None:
         self._plan, self._replan, self._ledger, self._admit = plan, replan, ledger, admit
         self._search = search_of(plan)
-        self._epochs = plan.control.spec.recipe.epochs
-        self._proposals = Proposals(self._search, epochs=self._epochs)
+        self._proposals = Proposals(self._search, epochs=(plan.search or {})["at_most"]["epochs"])
         self._numbers: dict[str, int] = {}  # trial_id -> number, of configurations under way
+        self._epochs: dict[str, int] = {}  # trial_id -> how many it trains to its end
         self._files: dict[str, Path] = {}
         self._lock = threading.RLock()
         self.admitted = 0
@@ -122,23 +123,35 @@ class SearchRun:
             self._proposals.end(number, "failed" if past.state == "open" else past.state, past.value)
             return None
         self.admitted += 1
-        self._numbers[attempt.trial_id] = number
+        self._under_way(arm, number)
         return self._watched(attempt)
 
     def _watched(self, attempt: Attempt) -> Attempt:
         file = attempt.checkpoint_dir / EARLY_FILE
         file.unlink(missing_ok=True)  # of an earlier driver: who is stopped is decided anew, in the same way
         self._files[attempt.trial_id] = file
+        past = past_of(self._ledger, attempt.trial_id, self._search.metric).epochs
+        if past:
+            newest = max(past)
+            self._stop_if_bad(attempt.trial_id, newest, past[newest])
         return replace(attempt, early_file=file)
 
     def _judge(self, trial_id: str, number: int, done: EpochDone) -> None:
-        search, value = self._search, judged(self._search, done)
-        epochs = done.epoch + 1
-        self._proposals.report(number, epochs, value)
-        file = self._files[trial_id]
-        if epochs < self._epochs and self._proposals.is_stopped(number) and not file.exists():
+        value = judged(self._search, done)
+        self._proposals.report(number, done.epoch + 1, value)
+        self._stop_if_bad(trial_id, done.epoch + 1, value)
+
+    def _stop_if_bad(self, trial_id: str, epochs: int, value: float) -> None:
+        search, file = self._search, self._files[trial_id]
+        is_bad = self._proposals.is_stopped(self._numbers[trial_id])
+        if is_bad and epochs < self._epochs[trial_id] and not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, f"{search.scheduler} stopped it after {epochs} epochs at {search.metric} {value:g}")
+
+    def _under_way(self, arm: Arm | None, number: int) -> None:
+        if arm is not None:
+            trial_id = arm.trials()[0].trial_id
+            self._numbers[trial_id], self._epochs[trial_id] = number, arm.spec.recipe.epochs
 
     def _end(self, event: Ended, number: int) -> None:
         if event.cause is Cause.STOPPED:
@@ -155,8 +168,8 @@ class SearchRun:
         trial_id = trial_id_of(arm)
         repeated = past.state == "open" and (trial_id in self._numbers or trial_id in references(self._plan))
         self._proposals.recall(setting, replace(past, state="failed") if repeated else past)
-        if past.state == "open" and not repeated and trial_id is not None:
-            self._numbers[trial_id] = len(self._proposals) - 1
+        if past.state == "open" and not repeated:
+            self._under_way(arm, len(self._proposals) - 1)
 
     def _past(self, arm: Arm | None) -> Past:
         return past_of(self._ledger, trial_id_of(arm), self._search.metric)
@@ -171,7 +184,9 @@ def past_of(ledger: Ledger, trial_id: str | None, metric: str) -> Past:
         return Past({})
     row = ledger.trial(trial_id)
     epochs = {
-        one["epoch"] + 1: one["value"] for one in row["epochs"] if one["name"] == metric and one["value"] is not None
+        one["epoch"] + 1: math.nan if one["value"] is None else one["value"]
+        for one in row["epochs"]
+        if one["name"] == metric
     }
     if known.state is State.FINISHED:
         value = next((one["value"] for one in row["results"] if one["name"] == metric), None)

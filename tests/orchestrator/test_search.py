@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_the_plan_shows_the_space_and_the_highest_cost() -> None:
     ]
     search = plan.to_json()["search"]
     assert search["space"]["recipe.lr"] == {"log_uniform": [0.001, 0.1]}
-    assert search["at_most"].keys() == {"seconds_per_trial", "memory_bytes", "cpu_hours", "gpu_hours"}
+    assert search["at_most"].keys() == {"seconds_per_trial", "memory_bytes", "cpu_hours", "gpu_hours", "epochs"}
 
 
 def test_the_highest_cost_is_that_of_the_dearest_end() -> None:
@@ -132,6 +133,77 @@ def test_schedulers_stop_the_worst_and_never_the_best(scheduler: str) -> None:
     assert 0 not in stopped
     assert len(stopped) >= 4
     assert min(stopped.values()) >= 1
+
+
+def quality(number: int, epoch: int) -> float:
+    """Of a made-up trial after an epoch: better with time, in no order."""
+    return (number * 37) % 101 + epoch / 2
+
+
+def train(proposals: Proposals, number: int, value: Callable[[int, int], float] = quality) -> Past:
+    """Nine epochs of a made-up trial, or fewer."""
+    epochs: dict[int, float] = {}
+    for epoch in range(1, 10):
+        epochs[epoch] = value(number, epoch)
+        proposals.report(number, epoch, epochs[epoch])
+        if epoch < 9 and proposals.is_stopped(number):
+            proposals.end(number, "stopped_early")
+            return Past(epochs, "stopped_early")
+    proposals.end(number, "finished", epochs[9])
+    return Past(epochs, "finished", epochs[9])
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_search_that_was_killed_stops_the_same_trials(scheduler: str, mode: str) -> None:
+    search = Search.model_validate({"space": SPACE, "scheduler": scheduler, "mode": mode})
+    whole = Proposals(search, epochs=9)
+    expected = [(whole.draw(), train(whole, number)) for number in range(24)]
+    assert {past.state for _, past in expected} == {"finished", "stopped_early"}
+    for killed in (3, 9, 14):
+        again = Proposals(search, epochs=9)
+        for setting, past in expected[:killed]:
+            again.recall(setting, past)
+        assert [(again.draw(), train(again, number)) for number in range(killed, 24)] == expected[killed:]
+
+
+def test_a_rung_compares_what_trials_had_when_they_came_to_it() -> None:
+    search = Search.model_validate({"space": SPACE, "scheduler": "asha", "grace_epochs": 2, "reduction": 2})
+    proposals = Proposals(search, epochs=9)
+    by_hand = [  # rungs after 2, 4 and 8 epochs: the better half of those that came so far goes on, rounded down
+        (1, 5, 5, 5, 5, 5, 5, 9, 9),  # the first of all goes on
+        (9, 4),  # 4 < 5, one of two
+        (0, 6, 6, 4),  # 6 is one of three; then 4 < 5, one of two
+        (0, 6, 6, 6, 0, 0, 0, 8),  # as good as the second of four; one of three; then 8 < 9
+    ]
+    for number, values in enumerate(by_hand):
+        proposals.draw()
+        past = train(proposals, number, lambda number, epoch: float([*by_hand[number], *[99] * 9][epoch - 1]))
+        assert tuple(past.epochs.values()) == values
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+def test_nobody_is_stopped_before_the_grace_is_over(scheduler: str) -> None:
+    search = Search.model_validate({"space": SPACE, "scheduler": scheduler, "grace_epochs": 3})
+    proposals = Proposals(search, epochs=9)
+    lasted = []
+    for number in range(12):
+        proposals.draw()
+        lasted.append(len(train(proposals, number, lambda number, _: 100.0 - number).epochs))
+    assert min(lasted) == 3
+
+
+@pytest.mark.parametrize(("mode", "scheduler"), [("max", "asha"), ("min", "asha"), ("max", "median")])
+def test_what_is_no_number_is_as_bad_as_can_be(mode: str, scheduler: str) -> None:
+    search = Search.model_validate({"space": SPACE, "scheduler": scheduler, "mode": mode, "reduction": 2})
+    proposals = Proposals(search, epochs=9)
+    for number in range(4):
+        proposals.draw()
+        train(proposals, number)
+    for wrong in (math.nan, math.inf if mode == "min" else -math.inf):
+        proposals.draw()
+        proposals.report(len(proposals) - 1, 1, wrong)
+        assert proposals.is_stopped(len(proposals) - 1)
 
 
 @pytest.fixture
@@ -192,6 +264,22 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path,
     more = run(a_sweep(scheduler="asha", configurations=10), ledger, tmp_path)
     assert sum(more.ran.values()) == 2
     assert drawn_settings(ledger)[:8] == settings
+
+
+@pytest.mark.usefixtures("_support_on_path")
+def test_a_search_may_draw_how_long_its_trials_are(tmp_path: Path, ledger: Ledger) -> None:
+    space = {"recipe.epochs": {"choice": [4, 9]}, **SPACE}
+    sweep = a_sweep(scheduler="median", grace_epochs=3, space=space, configurations=10)
+    base = sweep.model_copy(update={"control": {"block": "none", "recipe": {"epochs": 2}}})
+    run(base, ledger, tmp_path)
+    lasted = {}
+    for one in ledger.trials_of("searched"):
+        row = ledger.trial(one.trial_id)
+        whole = row["spec"]["recipe"]["epochs"]
+        lasted[one.trial_id] = (whole, len({epoch["epoch"] for epoch in row["epochs"]}), one.cause)
+    assert {whole for whole, _, _ in lasted.values()} == {2, 4, 9}
+    assert all((trained < whole) == (cause == "stopped_early") for whole, trained, cause in lasted.values())
+    assert any(cause for _, _, cause in lasted.values()), "beyond the epochs of the control, which trains fewer"
 
 
 @pytest.mark.usefixtures("_support_on_path")
