@@ -100,10 +100,19 @@ def remembered(folder: RunFolder) -> Settings:
 
 
 def without_password(url: str) -> str:
-    """A URL without password and other secrets, and for the web without login; anything else as it is."""
+    """A URL without password and other secrets, and for the web without login; anything else as it is.
+
+    Raises:
+        UserError: a URL whose server cannot be read.
+    """
     from orchestrator.provenance import SECRET_NAME
 
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UserError(
+            f"a URL cannot be read ({error}): it looks like SCHEME://USER:PASSWORD@HOST:PORT/NAME"
+        ) from None
     if not parts.netloc:
         return url
     login, _, host = parts.netloc.rpartition("@")

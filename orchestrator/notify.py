@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from orchestrator.errors import UserError
 from orchestrator.events import Ended, Event
@@ -133,11 +133,15 @@ class Several:
 
 
 def shown(target: str) -> str:
-    """A target for files and messages: the server of a URL, the program of a command; nothing that may be secret."""
+    """A target for files and messages: the server of a URL, the program of a command; nothing that may be secret.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     if "://" in target.split(" ", 1)[0]:
-        parts = urlsplit(target)
+        parts = _parts(target)
         return f"{parts.scheme}://{parts.hostname or ''}/{HIDDEN}"
-    words = shlex.split(target)
+    words = _words(target)
     return words[0] if len(words) == 1 else f"{words[0]} {HIDDEN}"
 
 
@@ -149,18 +153,30 @@ def is_complete(remembered: str | None) -> bool:
 def _delivery(target: str, seconds: float) -> Callable[[Mapping[str, Any]], None]:
     scheme, separator, _ = target.partition("://")
     if separator and scheme.isalnum():
-        if scheme.lower() not in ("http", "https") or not urlsplit(target).hostname:
+        if scheme.lower() not in ("http", "https") or not _parts(target).hostname:
             raise UserError(
                 f"--notify takes a command, or a URL that begins with https:// or http://, given {scheme}://"
             )
         return lambda notice: _post(target, notice, seconds)
+    words = _words(target)
+    return lambda notice: _call(words, notice, seconds)
+
+
+def _words(command: str) -> list[str]:
     try:
-        words = shlex.split(target)
+        words = shlex.split(command)
     except ValueError as error:
         raise UserError(f"--notify: the command cannot be read: {error}") from None
     if not words:
         raise UserError("--notify takes a command or a URL, given nothing; leave it out for no notification")
-    return lambda notice: _call(words, notice, seconds)
+    return words
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise UserError(f"--notify: the URL cannot be read: {error}") from None
 
 
 def _call(words: Sequence[str], notice: Mapping[str, Any], seconds: float) -> None:

@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # `--notify` too: whoever knows the address of a chat's webhook can write there.
 SECRET_NAME = re.compile(r"token|secret|passw|pwd|credential|api_?-?key|access_?-?key|auth|notify", re.IGNORECASE)
-URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
+URL_LOGIN = re.compile(r"(?<=://)[^/?#\s]+@")  # up to the last @: some passwords hold one
 URL_SECRET = re.compile(r"([?&;][^=&\s]*=)[^&\s]*")
 HIDDEN = "***"
 FOLDERS = ("PWD", "OLDPWD")  # where a shell is and was: the P is for print, not for pass
@@ -56,7 +56,9 @@ def environment() -> Mapping[str, Any]:
         "versions": versions(LIBRARIES),
         "installed": _installed(),
         "constraints": _file_hash(ROOT / "constraints.txt"),
-        "git_sha": _git("rev-parse", "HEAD").decode().strip() if _is_checkout() else None,
+        "git_sha": _git("rev-parse", "-q", "--verify", "HEAD").decode().strip() or None if _is_checkout() else None,
+        if _is_checkout()
+        else None,
         "git_diff": diff[0] if (diff := working_diff()) else None,
     }
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from orchestrator.cli.running import run
 from orchestrator.errors import TrialsFailed, UserError
 from orchestrator.launch import without_password
+from orchestrator.notify import is_complete, shown
 from orchestrator.sweep import load_sweep, shipped_sweeps
 
 
@@ -61,18 +63,27 @@ def _checked(sweep: str, run_options: tuple[str, ...]) -> None:
     Raises:
         UserError: the job could not run, or would show a password.
     """
-    given = run.make_context("longrange run", [sweep, *run_options]).params
+    asked = run.make_context("longrange run", [sweep, *run_options])
+    given = asked.params
     if "--ray" in run_options:
         raise UserError("--ray is where the job goes; on the cluster it is `auto`")
     if sweep not in shipped_sweeps() and (Path(sweep).is_absolute() or ".." in Path(sweep).parts):
         raise UserError(f"{sweep} is not in the working directory, which is all that goes along: run from its folder")
     load_sweep(sweep, given["overrides"])
-    for word in run_options:
-        if without_password(word.partition("=")[2] or word) != (word.partition("=")[2] or word):
+    for word in (sweep, *run_options):
+        option, equals, value = word.partition("=")
+        url = value if equals and option.startswith("-") else word
+        if without_password(url) != url:
             raise UserError(
                 "an option holds a password, which everybody who sees the cluster's dashboard would see: set "
                 "LONGRANGE_LEDGER or LONGRANGE_MLFLOW in the environment of the cluster"
             )
+    notify = given["notify"] if asked.get_parameter_source("notify") is ParameterSource.COMMANDLINE else None
+    if notify is not None and not is_complete(shown(notify)):
+        raise UserError(
+            "--notify may hold a secret, which everybody who sees the cluster's dashboard would see: set "
+            "LONGRANGE_NOTIFY in the environment of the cluster"
+        )
 
 
 VERBS = (submit,)

@@ -44,6 +44,8 @@ def locate(location: str | Path) -> URL:
         return _sqlite_url(Path(url.database or ""))
     if url.get_backend_name() not in ("postgresql", "postgres"):
         raise UserError(f"the ledger cannot live in {url.drivername!r}; {ALLOWED}")
+    if "@" in (url.host or ""):  # the host is quoted in messages: a part of the password must not be in it
+        raise UserError("the ledger's URL has two @; write the one in its password as %40")
     return url.set(drivername="postgresql+psycopg2")
 
 

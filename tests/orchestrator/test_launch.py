@@ -31,6 +31,11 @@ def test_urls_lose_what_is_secret_and_nothing_else(url: str, shown: str) -> None
     assert without_password(url) == shown
 
 
+def test_an_address_that_cannot_be_read_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"^a URL cannot be read \(Invalid IPv6 URL\): it looks like SCHEME://"):
+        without_password("http://ann:s3cret@[::1")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     for name in ("LONGRANGE_LEDGER", "LONGRANGE_MLFLOW", "PGPASSWORD", "PGPASSFILE"):

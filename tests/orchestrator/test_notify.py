@@ -200,3 +200,9 @@ def test_the_ledgers_command_line_does_not_hold_the_address() -> None:
     assert list(without_secrets(given, {})) == ["longrange", "run", "--notify", "***", "--notify=***", "--quiet"]
     environ = {"LONGRANGE_NOTIFY": "https://chat/x"}
     assert list(without_secrets(["curl", "https://chat/x"], environ)) == ["curl", "***"]
+
+
+@pytest.mark.parametrize("target", ["", "  ", "unclosed 'quote", "https://[::1/hook"])
+def test_what_cannot_be_a_target_is_said_before_the_run_is_remembered(target: str) -> None:
+    with pytest.raises(UserError, match=r"^--notify"):
+        shown(target)

@@ -49,6 +49,7 @@ def test_nothing_of_the_environment_variables_is_stored(monkeypatch: pytest.Monk
     [
         (["run", "quickstart", "--set", "seeds=1"], ["run", "quickstart", "--set", "seeds=1"]),
         (["--ledger", "postgresql://me:pw@host/db"], ["--ledger", "postgresql://***@host/db"]),
+        (["--mlflow", "http://me:p@ss@host:5000"], ["--mlflow", "http://***@host:5000"]),
         (["--mlflow=https://tok@host/?a=b&key=c"], ["--mlflow=https://***@host/?a=***&key=***"]),
         (["--token", "abc", "--out", "d"], ["--token", "***", "--out", "d"]),
         (["--token", "--out", "d"], ["--token", "--out", "d"]),
@@ -111,6 +112,11 @@ def test_a_clean_checkout_has_a_sha_and_no_diff(checkout: Path) -> None:
     assert len(environment()["git_sha"]) == 40
     assert environment()["git_diff"] is None
     assert working_diff() is None
+
+
+def test_a_checkout_without_a_commit_has_no_sha(checkout: Path) -> None:
+    subprocess.run(["git", "checkout", "-q", "--orphan", "unborn"], cwd=checkout, check=True)
+    assert environment()["git_sha"] is None
 
 
 def test_a_diff_holds_changed_and_new_sources_and_nothing_private(checkout: Path) -> None:

@@ -65,6 +65,7 @@ def test_opening_twice_keeps_everything(tmp_path: Path, sample: Any) -> None:
         ("mysql://host/db", "cannot live in 'mysql'.*allowed: a file"),
         ("://", "cannot be read; allowed: a file"),
         ("", "needs a file.*allowed"),
+        ("postgresql://ann:p@ss@host/db", "two @; write the one in its password as %40"),
         ("sqlite://", "needs a file.*allowed"),
         ("a\0b", "zero byte"),
     ],
