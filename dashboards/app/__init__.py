@@ -15,6 +15,7 @@ from typing import Any
 import dash
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from dashboards.app.forged import refuse_forged
 from dashboards.app.layout import build
 from dashboards.app.security import check, is_loopback, protect
 from dashboards.app.store import Store, warm
@@ -86,6 +87,7 @@ def serve(
 def _guarded(store: Store, auth_token: str | None, refresh: float) -> dash.Dash:
     app = build(store, refresh)
     protect(app.server, auth_token, app.csp_hashes)
+    refuse_forged(app)
     return app
 
 

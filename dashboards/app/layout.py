@@ -11,6 +11,7 @@ from typing import Any
 import dash
 from dash import ALL, ClientsideFunction, Input, Output, State, dcc, html
 from dash.development.base_component import Component
+from dash.exceptions import CallbackException
 from flask import Response, request
 
 from dashboards.app import parts
@@ -84,6 +85,8 @@ def _wire(app: dash.Dash, store: Store) -> None:
     def show(
         path: str | None, search: str | None, _version: str, _theme_changed: str, shown: Any, moved: list[Any]
     ) -> tuple[Any, ...]:
+        if not (_is_text(path) and _is_text(search) and isinstance(shown, Mapping | None)):
+            raise CallbackException("no page of ours sends this")
         view = View.of(store, path, search, _theme())
         content, tabs, title = render(view)
         parted = Parts.of(compact(content))
@@ -184,6 +187,10 @@ def _message(view: View, error: LongrangeError) -> list[Component]:
         do = ["Check the address, or start from ", dcc.Link("all sweeps", href="/"), "."]
     said = [html.P(str(error)), html.P(do, className="lead")]
     return [html.H1(title), html.Section(said, className="card trouble-card", role="alert")]
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
 
 
 def _version(store: Store) -> str:
