@@ -57,8 +57,6 @@ def environment() -> Mapping[str, Any]:
         "installed": _installed(),
         "constraints": _file_hash(ROOT / "constraints.txt"),
         "git_sha": _git("rev-parse", "-q", "--verify", "HEAD").decode().strip() or None if _is_checkout() else None,
-        if _is_checkout()
-        else None,
         "git_diff": diff[0] if (diff := working_diff()) else None,
     }
 
