@@ -31,6 +31,23 @@ def check_answers(address: str) -> None:
         raise ConnectionError(f"nothing answers there ({error})") from error
 
 
+def check_loopback() -> None:
+    """Fail where this machine cannot reach itself: a local Ray's processes would wait for each other without end.
+
+    Raises:
+        ConnectionError: no connection within `REACH_SECONDS`.
+    """
+    host = loopback().get("_node_ip_address", "127.0.0.1")
+    try:
+        with socket.create_server((host, 0)) as listening:
+            socket.create_connection(listening.getsockname(), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"its processes talk over the loopback interface, where {host} does not answer ({error.strerror or error}): "
+            "bring it up (ip link set lo up), or use --executor inline"
+        ) from error
+
+
 def loopback() -> dict[str, str]:
     """Keep a local Ray off the network: it would listen on every interface, and its job port runs anyone's code.
 

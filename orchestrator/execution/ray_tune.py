@@ -31,7 +31,7 @@ from orchestrator.execution.base import Attempt, Further, Resources, StopFile, f
 from orchestrator.execution.group import supervise
 from orchestrator.execution.packing import Job, packed
 from orchestrator.execution.places import unplaceable
-from orchestrator.execution.ray_address import check_answers, loopback
+from orchestrator.execution.ray_address import check_answers, check_loopback, loopback
 from orchestrator.execution.worker import hang_marker, run_attempt, watched
 from orchestrator.failures import Cause
 
@@ -86,6 +86,7 @@ class RayExecutor:
                 check_answers(self._address)
                 ray.init(address=self._address, **quiet)
             else:
+                check_loopback()
                 # Said, since without it Ray would join whatever cluster was started on this machine.
                 ray.init("local", num_cpus=self._workers, include_dashboard=False, **loopback(), **quiet)
         except LongrangeError:
