@@ -43,7 +43,7 @@ def check_loopback() -> None:
             socket.create_connection(listening.getsockname(), timeout=REACH_SECONDS).close()
     except OSError as error:
         raise ConnectionError(
-            f"its processes talk over the loopback interface, where {host} does not answer ({error.strerror or error}): "
+            f"its processes talk over loopback, where {host} does not answer ({error.strerror or error}): "
             "bring it up (ip link set lo up), or use --executor inline"
         ) from error
 
