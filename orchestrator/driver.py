@@ -113,7 +113,7 @@ class Driver:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._written = threading.Event()
-        self._error: LongrangeError | None = None
+        self._error: Exception | None = None
         self._mirror_error: str | None = None
 
     def drive(self, attempts: Sequence[Attempt], outcome: Outcome) -> None:
@@ -163,6 +163,13 @@ class Driver:
             return self._meter.reached()
 
     def _keep_writing(self) -> None:
+        try:
+            self._write_until_over()
+        except Exception as error:  # a thread's end: nobody else would hear of it, and nothing more would be recorded
+            self._error = error
+            self._executor.cancel()
+
+    def _write_until_over(self) -> None:
         """Flush events and renew the lease until the run is over; the ledger's own trouble stops the run."""
         renew_at = time.monotonic() + LEASE_SECONDS / 4
         give_up_at = math.inf

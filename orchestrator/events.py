@@ -14,6 +14,14 @@ from orchestrator.failures import Cause
 from workloads.progress import CheckpointWritten, EpochDone, Finished
 
 
+def storable(text: str) -> str:
+    """`text` as every database, file and terminal can hold it.
+
+    What trials say may quote names of files, which need not be UTF-8, and bytes of their content, NUL among them.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+
+
 @dataclass(frozen=True)
 class Started:
     """A worker began an attempt. `environment` holds the facts of `provenance.environment`."""
@@ -54,6 +62,10 @@ class AttemptFailed:
     traceback: str = ""
     retried: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", storable(self.message))
+        object.__setattr__(self, "traceback", storable(self.traceback))
+
 
 @dataclass(frozen=True)
 class Paused:
@@ -75,6 +87,9 @@ class Ended:
     result: Finished | None = None
     cause: Cause | None = None
     message: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", storable(self.message))
 
 
 Event = Started | Progressed | AttemptFailed | Paused | Ended

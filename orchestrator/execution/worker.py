@@ -10,20 +10,21 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.events import AttemptFailed, Ended, Event, Paused, Progressed, Started
+from orchestrator.events import AttemptFailed, Ended, Event, Paused, Progressed, Started, storable
 from orchestrator.execution.base import Attempt, StopFile
 from orchestrator.failures import Cause
 from orchestrator.provenance import environment
 from orchestrator.trial import identity
-from workloads.progress import BadData, Diverged, EpochDone, Finished, Progress, Stopped
+from workloads.progress import BadData, CheckpointWritten, Diverged, EpochDone, Finished, Progress, Stopped
 from workloads.spec import RunContext, TrialSpec
 
 HANGING_EXIT = 75
 HISTORY_FILE = "history.jsonl"
+NAME_LIMIT = 100  # characters of a metric's name; as wide as the ledger's column
 
 # What allocators say when memory ends; they share no exception class.
 OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "not enough memory", "std::bad_alloc")
@@ -136,7 +137,7 @@ def _run(attempt: Attempt, stop: Callable[[], bool], rank: int) -> Iterator[Even
     workload = spec.workload.open()
     workload.prepare(context)
     history = History(attempt.checkpoint_dir / HISTORY_FILE)
-    for progress in workload.run(spec, context):
+    for progress in map(_recordable, workload.run(spec, context)):
         now = time.time()
         for epoch in history.before(progress):
             yield Progressed(attempt.trial_id, attempt.number, now, epoch, replayed=True)
@@ -151,6 +152,36 @@ def _run(attempt: Attempt, stop: Callable[[], bool], rank: int) -> Iterator[Even
     for epoch in history.rest():
         yield Progressed(attempt.trial_id, attempt.number, time.time(), epoch, replayed=True)
     yield Paused(attempt.trial_id, attempt.number, time.time())
+
+
+def _recordable(progress: Progress) -> Progress:
+    """What a workload tells, as the ledger can keep it: a mistake in it is the trial's, not the whole run's.
+
+    Raises:
+        ValueError: a metric whose name or value no table could hold.
+    """
+    if isinstance(progress, CheckpointWritten):
+        return progress
+    for name, value in progress.metrics.items():
+        _check_metric(name, value)
+    if not isinstance(progress, Finished):
+        return progress
+    for name, samples in progress.samples.items():
+        for value in samples:
+            _check_metric(name, value)
+    known = progress.predictions
+    if known is not None:  # named after files, whose names need not be UTF-8
+        known = replace(known, clips=tuple(map(storable, known.clips)))
+    return replace(progress, predictions=known, notes=tuple(map(storable, progress.notes)))
+
+
+def _check_metric(name: str, value: float) -> None:
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= NAME_LIMIT:
+        raise ValueError(f"a metric's name has 1 to {NAME_LIMIT} letters that can be printed, given {name!r}")
+    try:
+        float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the metric {name!r} must be a number, given {value!r}") from error
 
 
 def _environment(workers: int) -> Mapping[str, Any]:
