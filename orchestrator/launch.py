@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -18,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from orchestrator import paths
-from orchestrator.errors import UserError
+from orchestrator.errors import NoLedger, UserError
 from orchestrator.mirror_process import MirrorProcess
 from orchestrator.paths import CancelFile, RunFolder
 from orchestrator.plan import Plan
 from orchestrator.planner import plan_sweep, search_planner
-from orchestrator.sweep import Sweep, parse_sweep
+from orchestrator.sweep import Sweep, parse_sweep, shipped_sweeps
 
 if TYPE_CHECKING:  # numpy and the database, which planning can do without
     from orchestrator.driver import Observer, Outcome
@@ -143,20 +144,31 @@ def replan(folder: RunFolder, settings: Settings) -> Plan:
     """The plan of a run that was started before, from the sweep that its ledger holds.
 
     Raises:
-        UserError: the ledger does not hold the sweep.
+        UserError: there is no ledger yet, or it does not hold the sweep.
     """
     from orchestrator.records.ledger import Ledger
 
     place = settings["ledger"] or folder.ledger
-    with Ledger.open(place, create=False) as ledger:
-        known = ledger.sweep(settings["sweep"])
+    try:
+        with Ledger.open(place, create=False) as ledger:
+            known = ledger.sweep(settings["sweep"])
+    except NoLedger:
+        known = None
     if known is None:
-        raise UserError(
-            f"the ledger of {folder.root} does not hold {settings['sweep']!r}; run it again with longrange run"
-        )
+        raise _never_recorded(folder, settings)
     fields = {key: value for key, value in known.definition.items() if key in Sweep.model_fields}
     source = str(folder.root)
     return plan_sweep(parse_sweep(fields, source=source), settings["only"], ledger=place, source=source)
+
+
+def _never_recorded(folder: RunFolder, settings: Settings) -> UserError:
+    name, place = settings["sweep"], without_password(str(settings["ledger"] or folder.ledger))
+    words = ["longrange", "run", name if name in shipped_sweeps() else "FILE", "--out", str(folder.root)]
+    words += [word for only in settings["only"] for word in ("--only", only)]
+    return UserError(
+        f"nothing is recorded of the sweep {name!r}: it was stopped before it reached the ledger {place}, or that was "
+        f"moved away. Start it as before, with the same --set if there was one: {shlex.join(words)}"
+    )
 
 
 def data_problems(made: Plan) -> list[str]:

@@ -11,6 +11,7 @@ from orchestrator.cli import cli
 from orchestrator.errors import UserError
 from orchestrator.launch import DEFAULTS, remember, remembered, without_password
 from orchestrator.paths import RunFolder
+from orchestrator.records.ledger import Ledger
 
 LEDGER = "postgresql+psycopg2://ann:s3cret@db:5432/ledger?sslmode=require"
 
@@ -82,3 +83,23 @@ def test_the_environment_says_where_ledger_and_mirror_are(
     assert (tmp_path / "elsewhere.db").exists()
     assert not folder.ledger.exists()
     assert not (folder.root / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("sweep", "names"),
+    [("mine", "longrange run FILE --out"), ("rnl/table2a", "longrange run rnl/table2a --out")],
+)
+@pytest.mark.parametrize("recorded", [False, True], ids=["no ledger", "a ledger without the sweep"])
+def test_a_run_that_was_stopped_before_it_was_recorded_says_how_to_start_it(
+    folder: RunFolder, sweep: str, names: str, recorded: bool
+) -> None:
+    remember(folder, {**DEFAULTS, "sweep": sweep, "only": ["block.name=nl"]})
+    if recorded:
+        Ledger.open(folder.ledger).close()
+    done = CliRunner().invoke(cli, ["resume", str(folder.root)], standalone_mode=False)
+    assert isinstance(done.exception, UserError)
+    told = str(done.exception)
+    assert repr(sweep) in told
+    assert "stopped before" in told
+    assert f"{names} {folder.root} --only block.name=nl" in told
+    assert "\n" not in told
