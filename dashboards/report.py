@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from dashboards import frames, published, sections, tables
+from dashboards import frames, published, sections, tables, text
 from dashboards.figures import strip
 from dashboards.figures.theme import template
 from dashboards.numbers import DEFAULT_COST, DEFAULT_METRIC
@@ -145,4 +145,6 @@ def _assets() -> dict[str, Any]:
 
 
 def _environment() -> Environment:
-    return Environment(loader=PackageLoader("dashboards"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    found = Environment(loader=PackageLoader("dashboards"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    found.filters["unbroken"] = text.unbroken
+    return found

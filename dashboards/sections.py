@@ -22,6 +22,7 @@ from orchestrator.records.schema import State
 
 MOST_CURVES = 10
 MOST_NOTES = 5
+ONE_SEED = "one seed: spread unknown"
 DERIVED = ("caveat", "estimate", "duplicates")  # kept with a sweep, but not part of its file
 
 
@@ -40,14 +41,15 @@ def tiles(table: pd.DataFrame, answer: Answer, metric: metrics.Metric, sweep: Sw
     if answer.best is None:
         return []
     best = frames.row(table, answer.best)
-    certain = f"95 % {metric.interval(best['low'], best['high'])}" if best["n"] > 1 else "one seed: spread unknown"
+    seeds = text.count(int(best["n"]), "seed")
+    certain = f"95 % CI {metric.interval(best['low'], best['high'])}, {seeds}" if best["n"] > 1 else ONE_SEED
     if metric.cuts(table.loc[[answer.best], ["low", "high"]]):
-        certain += f", cut at what is possible: {text.count(int(best['n']), 'seed')}"
+        certain += ", cut at what is possible"
     tiles = [(metric.said(best["mean"]), f"{metric.title} of {best['label']}", certain)]
     if np.isfinite(best["difference"]):
         span = metric.interval(best["diff_low"], best["diff_high"], sign=True)
         control = frames.records(table[table["is_control"]])[0]
-        sure = f"95 % {span}" if span != text.MISSING else "interval unknown"
+        sure = f"95 % CI {span}" if span != text.MISSING else "interval unknown"
         tiles += [(metric.change(best["difference"]), f"over {control['label']}", sure), *_cost_tile(best, control)]
     states = sweep.states()
     done = states.get(State.FINISHED, 0) + states.get(State.DIVERGED, 0)
@@ -165,7 +167,7 @@ def _effect_lines(sweep: Sweep, block: str, metric: str) -> tuple[str, ...]:
             effect = f"best at {first['level']}" if first["p"] < significance.ALPHA else "no effect shown"
             alone = "" if first["adjusted"] else ", looked at alone"
             share = f"{100 * first['share']:.0f} % of the variance"
-            lines.append(f"{axes.plain(str(axis))}: {effect} ({share}, p {_p(first['p'])}{alone})")
+            lines.append(f"{axes.plain(str(axis))}: {effect} ({share}, {text.p_said(first['p'])}{alone})")
     for row in frames.records(pairs):
         lines.append(
             f"{axes.plain(row['first'])} with {axes.plain(row['second'])}: {row['balance']}{_interaction(row)}"
@@ -173,15 +175,10 @@ def _effect_lines(sweep: Sweep, block: str, metric: str) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _p(value: float) -> str:
-    shown = text.p_value(value)
-    return shown if shown.startswith("<") else f"= {shown}"
-
-
 def _interaction(row: dict[str, Any]) -> str:
     if not np.isfinite(row["p"]):
         return ""
-    return f"; interaction {100 * row['share']:.0f} % of the variance, p {_p(row['p_holm'])}"
+    return f"; interaction {100 * row['share']:.0f} % of the variance, {text.p_said(row['p_holm'])}"
 
 
 def curves(sweep: Sweep, metric: str, table: pd.DataFrame, answer: Answer) -> go.Figure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ def quantity(value: float, unit: str) -> str:
         return duration(value)
     for size, prefix in PREFIXES:
         if abs(value) >= size and unit not in ("ms", "%", "GFLOPs"):
-            return f"{_three(value / size)} {prefix}{unit}"
+            return f"{_digits(value / size)} {prefix}{unit}"
     return f"{_three(value)} {unit}".strip()
 
 
@@ -63,6 +64,17 @@ def p_value(value: float) -> str:
     if not math.isfinite(value):
         return MISSING
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def p_said(value: float) -> str:
+    """p = 0.101, p < 0.001."""
+    shown = p_value(value)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
+
+
+def unbroken(sentence: str) -> str:
+    """A sentence whose numbers stay on one line with their units."""
+    return re.sub(r"(?<=\d) (?=[×%]|points?\b)", "\N{NO-BREAK SPACE}", sentence)
 
 
 def count(number_of: int, noun: str) -> str:
@@ -142,6 +154,10 @@ def _three(value: float) -> str:
     """Three significant digits without an exponent."""
     if value == 0:
         return "0"
-    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    text = f"{value:.{decimals}f}"
+    text = _digits(value)
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, zeros at the end too: numbers below each other are equally exact."""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"

@@ -41,7 +41,7 @@ def answer(table: pd.DataFrame, scores: Scores) -> Answer:
     """Read the answer off a sweep's table (`Sweep.table`)."""
     measured = table[table["n"] > 0]
     if measured.empty:
-        return Answer("No trial has a result yet.", "no result", EMPTY)
+        return _no_result(table)
     if (measured["at_chance"] == measured["n"]).all():
         return _all_diverged(measured, table)
     better_first = not scores.metric.higher_is_better
@@ -58,9 +58,18 @@ def answer(table: pd.DataFrame, scores: Scores) -> Answer:
     return _certain(better, others, control, scores)
 
 
+def _no_result(table: pd.DataFrame) -> Answer:
+    ended, waiting = int(table[["missing", "stopped"]].to_numpy().sum()), int(table["waiting"].sum())
+    sentence = "No trial has a result yet."
+    if ended and not waiting:
+        sentence = f"No trial has a result: all {ended} ended without one." if ended > 1 else "The only trial failed."
+    return Answer(sentence, "no result", EMPTY)
+
+
 def _all_diverged(measured: pd.DataFrame, table: pd.DataFrame) -> Answer:
-    trials, waiting = int(measured["n"].sum()), int(table["waiting"].sum())
-    ended = f"All {count(trials, 'trial')} with an outcome" if waiting else f"All {count(trials, 'trial')}"
+    trials, others = int(measured["n"].sum()), int(table[["waiting", "missing", "stopped"]].to_numpy().sum())
+    outcome = " with an outcome" if others else ""
+    ended = f"All {trials} trials{outcome}" if trials > 1 else f"The only trial{outcome}"
     said = (
         "training became unstable in every arm, the control among them"
         if measured["is_control"].any()
@@ -98,9 +107,14 @@ def _certain(better: pd.DataFrame, others: pd.DataFrame, control: dict[str, Any]
     else:
         rest = ", and is better than every other arm" if len(others) > 1 else ""
         sentence = f"{best['label']} is best: {gain}{at}{rest}."
+    return Answer(sentence, f"better than {name} {_test(best, others)}", CERTAIN, best_id, tuple(group))
+
+
+def _test(arm: dict[str, Any], others: pd.DataFrame) -> str:
+    """What a verdict rests on: level, test, seeds, correction."""
     comparisons = count(int(others["p"].notna().sum()), "comparison")
-    certainty = f"95 % certain that it beats {name} ({count(int(best['pairs']), 'seed')}, Holm over {comparisons})"
-    return Answer(sentence, certainty, CERTAIN, best_id, tuple(group))
+    seeds = count(int(arm["pairs"]), "seed")
+    return f"at the {100 * ALPHA:.0f} % level ({arm['method']} test, {seeds}, Holm over {comparisons})"
 
 
 def _thrifty(better: pd.DataFrame, best: str, scores: Scores) -> str:
@@ -125,7 +139,7 @@ def _nothing_better(others: pd.DataFrame, control: dict[str, Any], control_id: s
     if np.isfinite(first["diff_low"]):
         change += f" {metric.interval(first['diff_low'], first['diff_high'], sign=True)}"
     if (others["verdict"] == WORSE).all():
-        return Answer(f"Nothing pays: every arm is worse than {name}.", "95 % certain", CERTAIN, control_id)
+        return Answer(f"Nothing pays: every arm is worse than {name}.", _test(first, others), CERTAIN, control_id)
     sentence = f"No arm is shown to be better than {name}; the nearest is {change}."
     more = first["more_seeds"]
     seeds = f"about {count(int(more), 'more seed')} for {first['label']}" if np.isfinite(more) else "more seeds needed"

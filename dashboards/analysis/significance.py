@@ -165,7 +165,7 @@ def _reason(row: dict[str, Any], tests: int) -> str:
     if row["verdict"] == CONTROL:
         return ""
     if row["verdict"] in (BETTER, WORSE):
-        return f"95 % certain after Holm's correction over {count(tests, 'comparison')}"
+        return f"p < {ALPHA:.2g} after Holm's correction over {count(tests, 'comparison')}"
     if row["n"] < 2:
         return "one seed: its spread is unknown" if row["n"] else "no result to compare yet"
     if row["sd"] == 0:

@@ -18,7 +18,8 @@ from dashboards.figures import strip
 
 LEAD = (
     "Dots are seeds, the diamond is their mean, the bar its 95 % interval, the dashed line the control; hollow dots "
-    "lie off the scale. A verdict needs 95 % certainty after Holm's correction over all arms, also those filtered out."
+    "lie off the scale. A verdict needs p < 0.05 after Holm's correction over all arms, also those filtered out; "
+    "intervals are 95 % confidence intervals, each by itself."
 )
 
 
@@ -38,7 +39,11 @@ def table_card(view: View, held: Held, table: pd.DataFrame, shown: pd.DataFrame)
         parts.th(f"{metric.title}, per seed", ends, css="strip"),
         parts.th(metric.heading("Mean"), number=True),
     ]
-    head += [parts.th("n", number=True), parts.th("Difference [95 %]", number=True), "Verdict"]
+    head += [
+        parts.th("n", number=True),
+        parts.th(f"{metric.heading('Difference', difference=True)} [95 % CI]", number=True),
+        "Verdict",
+    ]
     head += [parts.th(title, number=True) for title in ("p (Holm)", "Executed MACs", "Params")]
     said = _texts(view, held, table, rows)
     body = [_row(view, arm, said[arm], parts.strip_image(strips[arm], scale)) for arm in rows]

@@ -9,7 +9,7 @@ import dashboard_ledgers as ledgers
 import pytest
 
 import dashboards
-from dashboards import report
+from dashboards import report, text
 from dashboards.analysis.answer import answer
 from orchestrator.errors import LongrangeError
 from orchestrator.records.schema import State
@@ -23,7 +23,7 @@ def page(quickstart: dashboards.Sweep) -> str:
 
 
 def test_the_answer_comes_first_with_its_certainty_and_the_caveat(page: str, quickstart: dashboards.Sweep) -> None:
-    sentence, certainty = quickstart.answer().sentence, quickstart.answer().certainty
+    sentence, certainty = text.unbroken(quickstart.answer().sentence), quickstart.answer().certainty
     assert page.index(certainty) < page.index(sentence) < page.index(ledgers.CAVEAT) < page.index("Every arm")
 
 
@@ -58,7 +58,7 @@ def test_rejections_failures_and_provenance_are_told(page: str) -> None:
     [
         ({"seeds": 1}, "One seed decides nothing"),
         ({"seeds": 2, "state": State.PLANNED}, "No trial has a result yet."),
-        ({"seeds": 2, "state": State.FAILED}, "No trial has a result yet."),
+        ({"seeds": 2, "state": State.FAILED}, "No trial has a result: all 42 ended without one."),
         ({"seeds": 2, "predictions": False}, "over none"),
     ],
 )

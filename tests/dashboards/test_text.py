@@ -37,3 +37,21 @@ def test_a_configuration_comes_part_by_part_without_what_is_not_set() -> None:
         "recipe: quick, epochs=4",
         "start: path=weights.pt, inflate=mean",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "said"),
+    [(3_900_000, "MACs", "3.90 MMACs"), (1_234_567, "MACs", "1.23 MMACs"), (152_000, "", "152 k"), (88, "", "88")],
+)
+def test_quantities_have_three_digits_also_where_they_are_zeros(value: float, unit: str, said: str) -> None:
+    assert text.quantity(value, unit) == said
+
+
+def test_a_number_stays_with_its_unit() -> None:
+    assert (
+        text.unbroken("+1.5 points at 1.22 × its MACs, 3 % more") == "+1.5\xa0points at 1.22\xa0× its MACs, 3\xa0% more"
+    )
+
+
+def test_p_is_said_with_its_sign() -> None:
+    assert [text.p_said(value) for value in (0.0001, 0.101)] == ["p < 0.001", "p = 0.101"]

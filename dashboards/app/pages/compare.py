@@ -21,6 +21,7 @@ from dashboards.queries import ClipResults
 
 TITLE = "Compare"
 MOST_CLIPS = 12
+DOUBLED = " (twice the mean over seeds: cautious)"
 BySeed = dict[int, NDArray[np.bool_]]
 
 
@@ -102,8 +103,10 @@ def _certainty(info: paired.PairInfo) -> tuple[str, str]:
     if not np.isfinite(info.p):
         return "undecided", "one shared seed decides nothing" if info.pairs == 1 else "undecided: too few values"
     seeds = text.count(info.pairs, "shared seed")
-    said = f"{info.method}, {seeds}, p {text.p_value(info.p)}, one comparison, not corrected"
-    return ("certain", f"95 % certain ({said})") if info.p < ALPHA else ("undecided", f"undecided ({said})")
+    said = f"{info.method} test, {seeds}, {text.p_said(info.p)}; one comparison, not corrected"
+    return (
+        ("certain", f"different at the 5 % level ({said})") if info.p < ALPHA else ("undecided", f"undecided ({said})")
+    )
 
 
 class _ByClip:
@@ -135,11 +138,11 @@ class _ByClip:
             f"only {one} is right": f"{text.number(found.only_first)} clips",
             f"only {two} is right": f"{text.number(found.only_second)} clips",
             "difference": f"{text.signed(found.difference)} points {text.interval(found.low, found.high, sign=True)}",
-            "McNemar's p": text.p_value(found.p),
+            "McNemar's test": f"{text.p_said(found.p)}{DOUBLED if len(found.seeds) > 1 else ''}",
         }
         lead = (
             "Are these trained networks different on the clips they saw? It says nothing about training once more: "
-            "that is what seeds are for."
+            "that is what seeds are for. Intervals are 95 %, from a paired bootstrap over clips, each by itself."
         )
         figure = draw_per_class.draw(draw_per_class.info(self.gains, self.labels, self.blocks), view.theme)
         drawn = parts.graph(figure, "classes", "Gain per class", keep=f"{one} {two}")

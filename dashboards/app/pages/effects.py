@@ -77,12 +77,12 @@ def _main(main: pd.DataFrame, metric: metrics.Metric) -> Component:
     head = ["Setting", "Effect", parts.th("Share of variance", number=True), parts.th("p", number=True), "Value"]
     head += [
         parts.th(metric.heading("Mean"), number=True),
-        parts.th("95 %", number=True),
+        parts.th("95 % CI", number=True),
         parts.th("Trials", number=True),
     ]
     lead = (
         "Means are what a value would give if the other settings' values were equally common (least squares, seeds as "
-        "blocks); shares are of the variance among these arms. Here p is not corrected over settings."
+        "blocks); shares are of the variance among these arms. p is of an F test, not corrected over settings."
     )
     return parts.card(parts.table(head, rows, "Main effects"), title="One setting at a time", lead=lead)
 

@@ -25,8 +25,8 @@ MOST_POINTS = 100  # a chart with more is a cloud, and slow
 MOST_WITH_SEEDS = 60  # with more arms, single seeds are left to the table
 FRONTIER_LEAD = (
     "Further {up} is more accurate, further left is cheaper. The dotted line joins the arms that nothing beats at "
-    "their cost, with its 95 % band. Small dots are seeds, bars 95 % intervals, faded arms are dominated. Click an "
-    "arm for its trials."
+    "their cost, with its 95 % band. Small dots are seeds, bars 95 % intervals of the mean, faded arms are dominated: "
+    "another is cheaper and better. Click an arm for its trials."
 )
 VERDICTS = ("better", "worse", "undecided", "control")
 
@@ -59,7 +59,7 @@ def answer_card(view: View, held: Held, heading: str = "") -> Component:
     children: list[Any] = [html.Span(f"{mark} {found.certainty}", className="badge")]
     if heading:
         children.append(dcc.Link(f"{heading} →", href=view.link("/sweep"), className="onward"))
-    children.append(html.P(found.sentence, className="sentence"))
+    children.append(html.P(text.unbroken(found.sentence), className="sentence"))
     if found.level == "empty":
         children.append(html.P(_why_empty(held), className="lead"))
     metric = held.metric(view.metric)

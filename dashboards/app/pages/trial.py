@@ -97,7 +97,7 @@ def _results(results: dict[str, float], trial: dict[str, Any], attempts: list[di
         return parts.empty("No result yet", "It is recorded when the trial ends.") if waits else html.Div()
     shown = [name for name in FIRST_TILES if name in results]
     found = [(_value(name, results[name]), _metric(name).title, "") for name in shown]
-    found.append((str(len(attempts)), "attempt" if len(attempts) == 1 else "attempts", trial["trial_id"]))
+    found.append((str(len(attempts)), "attempt" if len(attempts) == 1 else "attempts", f"trial {trial['trial_id']}"))
     rest = {_metric(name).title: _value(name, value) for name, value in sorted(results.items()) if name not in shown}
     return parts.card(
         parts.tiles(found),
