@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from orchestrator.plan import Plan
 from orchestrator.records.values import PlannedArm, PlannedSweep, PlannedTrial, Refused
 from orchestrator.trial import Trial
+from workloads.spec import TrialSpec
+
+FINGERPRINT_LIMIT = 64  # characters; a workload's own may be longer
+
+
+def data_fingerprint(spec: TrialSpec) -> str:
+    """The workload's fingerprint of its data, or the hash of one that is longer than the ledger keeps."""
+    found = spec.workload.fingerprint()
+    return found if len(found) <= FINGERPRINT_LIMIT else hashlib.sha256(found.encode()).hexdigest()
 
 
 def planned_sweep(plan: Plan, code: Mapping[str, str]) -> PlannedSweep:
@@ -36,7 +46,7 @@ def planned_sweep(plan: Plan, code: Mapping[str, str]) -> PlannedSweep:
             arm.arm_id,
             trial.spec.seed,
             code[arm.arm_id],
-            arm.spec.workload.fingerprint(),
+            data_fingerprint(arm.spec),
             arm.price.seconds,
         )
         for arm, trial in plan.ordered()

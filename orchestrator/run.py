@@ -17,7 +17,7 @@ from orchestrator.execution.base import Attempt, Executor, Resources
 from orchestrator.fingerprint import code_fingerprint
 from orchestrator.meter import Meter
 from orchestrator.plan import Arm, Plan
-from orchestrator.planned import planned_sweep
+from orchestrator.planned import data_fingerprint, planned_sweep
 from orchestrator.provenance import driver as driver_facts
 from orchestrator.provenance import working_diff
 from orchestrator.records.ledger import Ledger
@@ -66,7 +66,7 @@ def split(plan: Plan, ledger: Ledger, fingerprints: Mapping[str, str]) -> Split:
             ended.append(trial.trial_id)
         else:
             done.append(trial.trial_id)
-            now = (fingerprints.get(arm.arm_id), arm.spec.workload.fingerprint())
+            now = (fingerprints.get(arm.arm_id), data_fingerprint(arm.spec))
             if now != (known.code_fingerprint, known.data_fingerprint):
                 changed.append(trial.trial_id)
     return Split(tuple(todo), tuple(done), tuple(changed), tuple(ended))

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
+from orchestrator.errors import UserError
 from orchestrator.records.rows import Row
 from orchestrator.records.schema import ArmRow, RejectionRow, State, SweepArmRow, SweepRow, SweepTrialRow, TrialRow
 from orchestrator.records.sql import table, upsert
@@ -18,10 +19,13 @@ def record(connection: Connection, plan: PlannedSweep, now: float) -> None:
 
     Raises:
         ValueError: a trial whose arm is not among the plan's arms.
+        UserError: a name that is longer than its column, also where the database would not mind.
     """
     unknown = {trial.arm_id for trial in plan.trials} - {arm.arm_id for arm in plan.arms}
     if unknown:
         raise ValueError(f"the plan of {plan.name!r} has trials of arms it does not list: {', '.join(sorted(unknown))}")
+    for arm in plan.arms:
+        _refuse_long_names(_arm(arm))
     sweep_id = _sweep(connection, plan, now)
     _arms(connection, plan, sweep_id)
     _trials(connection, plan, sweep_id)
@@ -82,6 +86,16 @@ def _arm(arm: PlannedArm) -> Row:
         "executed_macs": profile.get("executed_macs"),
         "profile": None if arm.profile is None else dict(arm.profile),
     }
+
+
+def _refuse_long_names(arm: Row) -> None:
+    for column in ("workload", "backbone", "block"):
+        limit = table(ArmRow).c[column].type.length  # type: ignore[attr-defined]
+        if len(arm[column]) > limit:
+            raise UserError(
+                f"the {column}'s name has {len(arm[column])} letters, a ledger takes {limit}: {arm[column]}; "
+                "give its module a shorter name"
+            )
 
 
 def _trials(connection: Connection, plan: PlannedSweep, sweep_id: int) -> None:

@@ -59,6 +59,11 @@ def test_a_metric_that_no_table_holds_fails_its_trial_alone(driver: Driver, tell
     assert str(found[False].message).startswith(said)
 
 
+def test_a_fingerprint_of_any_length_is_kept_and_known_again(driver: Driver) -> None:
+    assert driver.run(telling("long fingerprint")).ran == {"finished": 2}
+    assert driver.run(telling("long fingerprint")).reused == 2
+
+
 class Broken(Ledger):
     """Fails in a way that nobody thought of."""
 

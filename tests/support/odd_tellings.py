@@ -28,6 +28,9 @@ class Odd(Scripted):
     name: str = "odd_tellings:Odd"
     tells: str = "message"
 
+    def fingerprint(self) -> str:
+        return "f" * 80 if self.tells == "long fingerprint" else super().fingerprint()
+
     def open(self) -> OddRun:
         return OddRun(self)
 

@@ -333,3 +333,13 @@ class TestEvents:
         for _ in range(2):
             ledger.keep_diff("0" * 16, b"compressed")
         assert rows(ledger, DiffRow) == [{"diff_id": "0" * 16, "content": b"compressed"}]
+
+
+def test_names_too_long_for_one_database_are_refused_by_both(ledger: Ledger, sample: Any) -> None:
+    plan = sample.plan()
+    arm = replace(plan.arms[1], spec={**plan.arms[1].spec, "block": {"name": f"{'m' * 97}:Mine"}})
+    with pytest.raises(
+        UserError, match=r"the block's name has 102 letters, a ledger takes 100: m+:Mine; give its module"
+    ):
+        ledger.record_plan(replace(plan, arms=[plan.arms[0], arm]), now=1.0)
+    assert ledger.sweeps() == []
