@@ -55,7 +55,9 @@ RETRIES = {
 FINAL_STATE = {Cause.DIVERGED: "diverged", Cause.STOPPED: "cancelled", Cause.STOPPED_EARLY: "cancelled"}
 
 
-def decide(cause: Cause, *, batch: int, micro_batch: int | None, earlier: dict[Cause, int]) -> Decision:
+def decide(
+    cause: Cause, *, batch: int, micro_batch: int | None, earlier: dict[Cause, int], least_clips: int = 1
+) -> Decision:
     """The table.
 
     Args:
@@ -63,11 +65,12 @@ def decide(cause: Cause, *, batch: int, micro_batch: int | None, earlier: dict[C
         batch: the recipe's effective batch.
         micro_batch: the bound this attempt ran under; None is the whole batch.
         earlier: how often each cause ended earlier attempts of this trial.
+        least_clips: the smallest micro-batch that the trial's block can be trained on.
     """
     before = earlier.get(cause, 0)
     if cause is Cause.OUT_OF_MEMORY:
         halved = (micro_batch or batch) // 2
-        if halved < 1 or before >= MAX_HALVINGS:
+        if halved < least_clips or before >= MAX_HALVINGS:
             return Decision(retry=False, state="infeasible")
         return Decision(retry=True, micro_batch=halved)
     return Decision(retry=before < RETRIES[cause], state=FINAL_STATE.get(cause, "failed"))

@@ -218,7 +218,7 @@ class _Admission:
 
 
 def _attempt(arm: Arm, trial: Trial, claim: Claim, checkpoints: Path, cache: Path) -> Attempt:
-    rule = arm.resources
+    rule, least = arm.resources, trial.spec.block.least_clips
     return Attempt(
         trial_id=trial.trial_id,
         content=trial.content,
@@ -226,7 +226,8 @@ def _attempt(arm: Arm, trial: Trial, claim: Claim, checkpoints: Path, cache: Pat
         checkpoint_dir=checkpoints / trial.trial_id,
         cache_dir=cache,
         resources=Resources(rule.cpus, rule.gpus, rule.workers, rule.data_workers),
-        micro_batch=claim.micro_batch,
+        micro_batch=claim.micro_batch and max(claim.micro_batch, least),  # the ledger knows no block
+        least_clips=least,
         earlier=claim.earlier,
         estimated_seconds=arm.price.seconds,
         estimated_macs=arm.price.macs,

@@ -115,7 +115,9 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def open_engine(model: nn.Module, network: nn.Module, recipe: Recipe, *, batch: int, context: RunContext) -> Engine:
+def open_engine(
+    model: nn.Module, network: nn.Module, recipe: Recipe, *, batch: int, micro_batch: int, context: RunContext
+) -> Engine:
     """The engine that the recipe names.
 
     Args:
@@ -123,6 +125,7 @@ def open_engine(model: nn.Module, network: nn.Module, recipe: Recipe, *, batch: 
         network: `model`, or the part of it that is trained.
         recipe: what to do.
         batch: effective batch.
+        micro_batch: clips per forward pass and process, at most.
         context: where.
 
     Raises:
@@ -135,12 +138,12 @@ def open_engine(model: nn.Module, network: nn.Module, recipe: Recipe, *, batch: 
         return PlainEngine(model, network, recipe, device)
     from workloads.engine_deepspeed import DeepSpeedEngine
 
-    clips = micro_batch(batch, world_size(), context)
-    return DeepSpeedEngine(model, network, recipe, device, batch=batch, micro_batch=clips)
+    return DeepSpeedEngine(model, network, recipe, device, batch=batch, micro_batch=micro_batch)
 
 
-def micro_batch(batch: int, world: int, context: RunContext) -> int:
-    """Clips per forward pass and process: the process's share of the batch in equal parts within the bound."""
-    share = -(-batch // world)
-    parts = -(-share // min(share, context.micro_batch or share))
-    return -(-share // parts)
+def micro_batches(clips: int, *, bound: int | None, least: int) -> int:
+    """In how many parts, as equal as can be, a process takes its clips of a step: within `bound`, none below `least`.
+
+    Where no number does both, a part may exceed the bound, and the failure table decides whether that fitted.
+    """
+    return max(1, min(-(-clips // min(clips, bound or clips)), clips // least))

@@ -24,7 +24,7 @@ from workloads.backbones.base import Backbone
 from workloads.backbones.model import build_model
 from workloads.cache import content_key
 from workloads.clips import Batch, ClipSource, Indices
-from workloads.engine import learning_rates, micro_batch, open_engine
+from workloads.engine import learning_rates, micro_batches, open_engine, world_size
 from workloads.evaluate import Evaluation, evaluate
 from workloads.features import FrozenFeatures
 from workloads.frozen_stages import cut, freeze_stages, train_mode
@@ -96,7 +96,11 @@ class _Trial:
         network, self.source = _behind_frozen_layers(self.model, spec, source, context)
         self.batch = min(self.recipe.batch, source.train_clips)
         self.steps = source.train_clips // self.batch
-        self.engine = open_engine(self.model, network, self.recipe, batch=self.batch, context=context)
+        share = -(-self.batch // world_size())
+        self.micro_batch = -(-share // self._parts(share, bound=context.micro_batch))
+        self.engine = open_engine(
+            self.model, network, self.recipe, batch=self.batch, micro_batch=self.micro_batch, context=context
+        )
         self.epoch = self.step = 0
         self.sums = _Sums(self.device)
         self.seconds = {"train_seconds": 0.0, "eval_seconds": 0.0}
@@ -173,8 +177,11 @@ class _Trial:
         )
         rank, world = self.engine.rank, self.engine.world
         mine = [order[at : at + self.batch][rank::world] for at in range(0, self.steps * self.batch, self.batch)]
-        count = -(-len(mine[0]) // micro_batch(self.batch, world, self.context))
+        count = self._parts(len(mine[0]), bound=self.micro_batch)
         return [np.array_split(clips, count) for clips in mine[self.step :]]
+
+    def _parts(self, clips: int, *, bound: int | None) -> int:
+        return micro_batches(clips, bound=bound, least=self.spec.block.least_clips)
 
     def _end_epoch(self, started: float) -> EpochDone:
         loss_sum, correct, clips = self.engine.total(self.sums.values).tolist()

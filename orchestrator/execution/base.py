@@ -48,6 +48,7 @@ class Attempt:
         content: the fully resolved trial as plain JSON values.
         number: 1-based.
         micro_batch: the bound after out-of-memory decisions.
+        least_clips: what the bound never falls below: the trial's block cannot be trained on fewer.
         earlier: how often each cause ended earlier attempts.
         checkpoint_dir: this trial's own folder, shared by its attempts.
         cache_dir: shared by all trials.
@@ -65,6 +66,7 @@ class Attempt:
     cache_dir: Path
     resources: Resources = Resources()
     micro_batch: int | None = None
+    least_clips: int = 1
     earlier: Mapping[Cause, int] = field(default_factory=dict)
     estimated_seconds: float | None = None
     estimated_macs: float | None = None
@@ -126,6 +128,7 @@ def follow_up(attempt: Attempt, failed: AttemptFailed) -> tuple[list[Event], Att
         batch=-(-int(attempt.content["recipe"]["batch"]) // attempt.resources.workers),  # what one process had at once
         micro_batch=attempt.micro_batch,
         earlier=dict(attempt.earlier),
+        least_clips=attempt.least_clips,
     )
     events: list[Event] = [replace(failed, retried=decision.retry)]
     if not decision.retry:

@@ -40,6 +40,14 @@ def test_the_table(cause: Cause, batch: int, bound: int | None, earlier: dict[Ca
     assert earlier == given, "deciding changes nothing"
 
 
+@pytest.mark.parametrize(("batch", "bound", "halved"), [(8, None, 4), (5, None, 2), (3, None, None), (32, 2, None)])
+def test_no_micro_batch_is_smaller_than_the_block_can_be_trained_on(
+    batch: int, bound: int | None, halved: int | None
+) -> None:
+    expected = Decision(retry=True, micro_batch=halved) if halved else Decision(retry=False, state="infeasible")
+    assert decide(OOM, batch=batch, micro_batch=bound, earlier={}, least_clips=2) == expected
+
+
 def test_every_cause_is_in_the_table() -> None:
     assert {row[0] for row in TABLE} == set(Cause)
     assert set(RETRIES) | {OOM} == set(Cause)

@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 from scripted_runs import Driver, plan_of
 
-from orchestrator.events import Ended, Event, Progressed, Started
+from orchestrator.events import AttemptFailed, Ended, Event, Progressed, Started
 from orchestrator.execution.base import Attempt, Further, nothing_further
 from orchestrator.execution.inline import InlineExecutor
+from orchestrator.failures import Cause
 from orchestrator.paths import CancelFile
+from orchestrator.planned import planned_sweep
 from orchestrator.records.ledger import Ledger
+from orchestrator.run import fingerprints
 
 
 @pytest.fixture
@@ -31,6 +34,26 @@ def test_checkpoints_stay_only_with_trials_that_may_need_them(driver: Driver) ->
     assert outcome.ran == {"finished": 2, "failed": 2}
     failed = {event.trial_id for event in driver.watch.events if isinstance(event, Ended) and event.state == "failed"}
     assert driver.folders() == failed
+
+
+def test_a_block_that_needs_two_clips_at_once_is_infeasible_before_it_gets_one(driver: Driver) -> None:
+    plan = plan_of("oom", axes={"grid": {"block": ["se_rnl"], "recipe.batch": [4]}})
+    ours = {trial.trial_id for trial in plan.arms[1].trials()}
+    assert driver.run(plan).ran == {"infeasible": 4}
+    starts = [event for event in driver.watch.events if isinstance(event, Started) and event.trial_id in ours]
+    assert {event.micro_batch for event in starts} == {None, 2}
+
+
+def test_nor_does_it_get_one_when_the_driver_died_before_it_knew(driver: Driver) -> None:
+    plan = plan_of("oom", axes={"grid": {"block": ["se_rnl"], "recipe.batch": [4]}})
+    trial_id = plan.arms[1].trials()[0].trial_id
+    driver.ledger.record_plan(planned_sweep(plan, fingerprints(plan)), 0.0)
+    driver.ledger.claim([trial_id], "dead", 60.0, now=0.0)
+    failed = AttemptFailed(trial_id, 1, 2.0, Cause.OUT_OF_MEMORY, "too much", retried=True)
+    driver.ledger.apply([Started(trial_id, 1, 1.0, "here", "cpu", 2), failed], "dead")
+    assert driver.run(plan).ran == {"infeasible": 4}
+    starts = [event for event in driver.watch.events if isinstance(event, Started) and event.trial_id == trial_id]
+    assert [event.micro_batch for event in starts] == [2]
 
 
 def test_checkpoints_are_kept_if_asked_for_and_cleared_by_a_later_run(driver: Driver) -> None:

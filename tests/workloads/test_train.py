@@ -8,7 +8,7 @@ import torch
 
 from workloads.backbones.model import build_model
 from workloads.checkpoints import newest
-from workloads.engine import make_optimizer
+from workloads.engine import make_optimizer, micro_batches
 from workloads.frozen_stages import freeze_stages
 from workloads.progress import CheckpointWritten, Diverged, EpochDone, Finished, Stopped
 from workloads.spec import RunContext, TrialSpec
@@ -171,6 +171,19 @@ def test_micro_batches_give_the_same_result_where_no_batch_statistics_are_traine
     parts = run(spec, cache, tmp_path / "parts", micro_batch=5)
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-6)
     np.testing.assert_allclose(parts[-1].predictions.scores, whole[-1].predictions.scores, atol=1e-3)
+
+
+def test_a_block_that_needs_two_clips_at_once_never_gets_one(cache, tmp_path):
+    odd = trial(block="se_rnl", epochs=1, batch=5)
+    assert isinstance(run(odd, cache, tmp_path, micro_batch=2)[-1], Finished)
+
+
+@pytest.mark.parametrize(
+    ("clips", "bound", "least", "parts"),
+    [(16, None, 1, 1), (16, 5, 1, 4), (5, 2, 1, 3), (5, 2, 2, 2), (7, 3, 2, 3), (3, 2, 2, 1), (1, 2, 2, 1)],
+)
+def test_micro_batches_are_within_the_bound_and_none_is_too_small(clips, bound, least, parts):
+    assert micro_batches(clips, bound=bound, least=least) == parts
 
 
 def test_frozen_stages_keep_their_weights_and_statistics(cache, tmp_path):
