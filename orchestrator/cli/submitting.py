@@ -10,7 +10,6 @@ from click.core import ParameterSource
 from orchestrator.cli.running import run
 from orchestrator.errors import TrialsFailed, UserError
 from orchestrator.launch import without_password
-from orchestrator.notify import is_complete, shown
 from orchestrator.sweep import load_sweep, shipped_sweeps
 
 
@@ -63,6 +62,8 @@ def _checked(sweep: str, run_options: tuple[str, ...]) -> None:
     Raises:
         UserError: the job could not run, or would show a password.
     """
+    from orchestrator.notify import is_complete, shown  # with numpy, which other verbs do without
+
     asked = run.make_context("longrange run", [sweep, *run_options])
     given = asked.params
     if "--ray" in run_options:
