@@ -85,6 +85,7 @@ def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_CO
     context: dict[str, Any] = {
         "sweep": sweep,
         "metric": found,
+        "may_be_best": sections.MAY_BE_BEST,
         "answer": answer,
         "progress": sections.progress(sweep),
         "stopped": sections.stopped(sweep),

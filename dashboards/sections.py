@@ -22,6 +22,7 @@ from orchestrator.records.schema import State
 
 MOST_CURVES = 10
 MOST_NOTES = 5
+MAY_BE_BEST = "not shown to be worse than the best arm (one-sided paired t tests, Holm)"
 ONE_SEED = "one seed: spread unknown"
 DERIVED = ("caveat", "estimate", "duplicates")  # kept with a sweep, but not part of its file
 

@@ -27,7 +27,7 @@ class Answer:
         certainty: how sure it is, a few words.
         level: `certain`, `undecided` or `empty` (no result yet).
         best: arm_id of the highest mean (of those better than the control, if any), or None.
-        leading: arm_ids that cannot be told apart from `best`, shown to beat the control or not.
+        leading: arm_ids that are not shown to be worse than `best`, shown to beat the control or not.
     """
 
     sentence: str
@@ -101,7 +101,7 @@ def _certain(better: pd.DataFrame, others: pd.DataFrame, control: dict[str, Any]
     ratio = _ratio(best, control)
     at = f" at {ratio} its executed MACs" if ratio else ""
     if group:
-        rest = f"; {len(group)} of {count(len(others) - 1, 'other arm')} cannot be told apart from it"
+        rest = f"; {len(group)} of {count(len(others) - 1, 'other arm')} are not shown to be worse"
         leads = "leads" if str(others.index[0]) == best_id else f"leads among those shown to beat {name},"
         sentence = f"{best['label']} {leads} with {gain}{at}{rest}{_thrifty(better, best_id, scores)}."
     else:

@@ -39,11 +39,8 @@ def table_card(view: View, held: Held, table: pd.DataFrame, shown: pd.DataFrame)
         parts.th(f"{metric.title}, per seed", ends, css="strip"),
         parts.th(metric.heading("Mean"), number=True),
     ]
-    head += [
-        parts.th("n", number=True),
-        parts.th(f"{metric.heading('Difference', difference=True)} [95 % CI]", number=True),
-        "Verdict",
-    ]
+    difference = [metric.heading("Difference", difference=True), html.Br(), "[95 % CI]"]
+    head += [parts.th("n", number=True), parts.th(*difference, number=True), "Verdict"]
     head += [parts.th(title, number=True) for title in ("p (Holm)", "Executed MACs", "Params")]
     said = _texts(view, held, table, rows)
     body = [_row(view, arm, said[arm], parts.strip_image(strips[arm], scale)) for arm in rows]
@@ -89,7 +86,7 @@ def _row(view: View, arm: str, row: dict[str, Any], seeds: Component) -> Compone
     )
     marks = [parts.tag("control")] if row["control"] else [parts.tag("best")] if certain else []
     if row["leading"]:
-        marks = [parts.tag("≈ best", "cannot be told apart from the best arm")]
+        marks = [parts.tag("may be best", sections.MAY_BE_BEST)]
     name = html.Button(
         row["label"],
         className="link swatched",
@@ -103,12 +100,12 @@ def _row(view: View, arm: str, row: dict[str, Any], seeds: Component) -> Compone
     cells = [
         parts.td(name, *marks, *troubles, css="arm"),
         parts.td(seeds),
-        parts.td(f"{row['mean']} {row['half']}", number=True),
+        parts.td(f"{row['mean']} ", html.Small(row["half"]), number=True),
         parts.td(int(row["n"]), number=True),
         parts.td(f"{row['difference']} ", *span, number=True),
         parts.td(parts.judged(row["verdict"]), *why, css=f"judged verdict {row['verdict']}", title=row["reason"]),
         parts.td(row["p"], number=True),
-        parts.td(f"{row['macs']} {row['ratio']}", number=True),
+        parts.td(f"{row['macs']} ", html.Small(row["ratio"]), number=True),
         parts.td(row["params"], number=True),
     ]
     return html.Tr(cells, className=css or None)

@@ -97,7 +97,7 @@ def draw(info: CurvesInfo, theme: Theme = "light") -> go.Figure:
         )
     chart.update_xaxes(title_text="Epoch", dtick=1 if max(len(curve.epochs) for curve in info.curves) <= 20 else None)
     chart.update_yaxes(title_text=info.metric.axis, range=vertical_range(info))
-    return chart.update_layout(legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top", "xanchor": "left"})
+    return chart.update_layout(legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"})
 
 
 def vertical_range(info: CurvesInfo) -> list[float] | None:

@@ -12,10 +12,6 @@
   function draw(box) {
     const figure = read(`figure-${box.dataset.figure}`);
     const layout = { ...figure.layout, template: templates[theme()], autosize: true };
-    if (narrow() && layout.legend?.orientation === "v") {
-      layout.legend = { orientation: "h", y: -0.25, yanchor: "top", x: 0, font: { size: 11 } };
-      layout.height = (layout.height || 400) + 160;
-    }
     if (narrow() && box.dataset.figure === "frontier") layout.annotations = []; // names would cover the points
     const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"],
       toImageButtonOptions: { format: "svg", filename: `${document.title} ${box.dataset.figure}` } };

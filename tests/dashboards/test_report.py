@@ -122,4 +122,4 @@ def test_an_undecided_arm_with_a_higher_mean_is_not_called_worse(quickstart: das
     assert found.best == best
     assert runner_up in found.leading
     assert "leads among those shown to beat none" in found.sentence
-    assert "cannot be told apart from it" in found.sentence
+    assert "are not shown to be worse" in found.sentence

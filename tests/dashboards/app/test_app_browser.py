@@ -255,6 +255,15 @@ def test_an_arm_is_chosen_in_the_table_and_closed(visit: Callable[..., Visitor])
     assert "arm=" not in visitor.page.url
 
 
+def test_learning_curves_have_room_on_a_phone(visit: Callable[..., Visitor]) -> None:
+    visitor = visit(width=390)
+    visitor.open("/sweep?sweep=quickstart")
+    visitor.until("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2")
+    size = visitor.page.evaluate("document.querySelectorAll('.js-plotly-plot')[1]._fullLayout._size")
+    assert size["w"] > 200
+    assert size["h"] > 120
+
+
 def test_the_theme_is_remembered_and_charts_follow(visit: Callable[..., Visitor]) -> None:
     visitor = visit()
     visitor.open("/compare?sweep=quickstart")
