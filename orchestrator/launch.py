@@ -210,6 +210,8 @@ def start(
         UserError: the data is not ready, or finished trials ran under other code.
         LedgerError: the ledger cannot be written.
     """
+    from orchestrator.dropped import dropped
+    from orchestrator.dropped import told as dropped_told
     from orchestrator.records.ledger import Ledger
     from orchestrator.run import run_plan
 
@@ -221,6 +223,8 @@ def start(
     with ExitStack() as stack:
         told = stack.enter_context(_notified(made, folder, settings, observer, say))
         ledger = stack.enter_context(Ledger.open(settings["ledger"] or folder.ledger))
+        if gone := dropped(made, ledger):
+            say(dropped_told(gone))
         mirror = make_mirror(settings["mlflow"], folder, ledger)
         place = settings["ledger"] or folder.ledger
         beside = mirror and stack.enter_context(MirrorProcess(settings["mlflow"] or folder.mlflow_uri, place))

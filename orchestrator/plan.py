@@ -81,6 +81,8 @@ class Plan:
     search: Mapping[str, Any] | None = None  # of a search: see `search.planning.plan_search`
     past_error: float | None = None  # of earlier estimates, see `Pricer.error`
     whole: tuple[str, ...] = ()  # arm_ids of the sweep, in order, also of those that `only` leaves out
+    left_out: tuple[str, ...] = ()  # labels of the arms that `only` leaves out
+    rejected_besides: tuple[Rejection, ...] = ()  # of what `only` leaves out
 
     @property
     def control(self) -> Arm:
@@ -167,7 +169,7 @@ def make_plan(
         chosen, found = _chosen(candidates, only)
     if found:
         raise SweepError(source, found)
-    every, rejected, duplicates = _arms(sweep, candidates, {id(item) for item in chosen})
+    every, rejected, besides, duplicates = _arms(sweep, candidates, {id(item) for item in chosen})
     wanted = {Trial(item.spec).arm_id for item in chosen if item.spec is not None}
     arms = tuple(arm for arm in every if arm.arm_id in wanted)
     if len(arms) < 2 and rejected:
@@ -177,8 +179,16 @@ def make_plan(
     can, cannot = _that_can_train(priced)
     if (cannot and not any(not arm.is_control for arm in can)) or not any(arm.is_control for arm in can):
         raise SweepError(source, [f"{item.label}: {item.reason}" for item in cannot])
-    whole = tuple(arm.arm_id for arm in every)
-    return Plan(sweep, can, (*rejected, *cannot), duplicates, past_error=pricer.error, whole=whole)
+    return Plan(
+        sweep,
+        can,
+        (*rejected, *cannot),
+        duplicates,
+        past_error=pricer.error,
+        whole=tuple(arm.arm_id for arm in every),
+        left_out=tuple(arm.label for arm in every if arm.arm_id not in wanted),
+        rejected_besides=besides,
+    )
 
 
 def mistakes(sweep: Sweep) -> list[str]:
@@ -253,19 +263,21 @@ def _chosen(candidates: Sequence[_Candidate], only: Sequence[Mapping[str, Any]])
 
 def _arms(
     sweep: Sweep, candidates: Sequence[_Candidate], chosen: Collection[int]
-) -> tuple[tuple[Arm, ...], tuple[Rejection, ...], tuple[Duplicate, ...]]:
-    """Every arm of the sweep, and what of the chosen ones (by `id`) is none.
+) -> tuple[tuple[Arm, ...], tuple[Rejection, ...], tuple[Rejection, ...], tuple[Duplicate, ...]]:
+    """Every arm of the sweep; what of the chosen ones (by `id`) and of the others cannot exist; chosen duplicates.
 
     An arm is called the same whatever is chosen: one run folder holds several choices.
     """
     rejected: list[Rejection] = []
+    besides: list[Rejection] = []
     duplicates: list[Duplicate] = []
     arms: dict[str, Arm] = {}
     taken: set[str] = set()
     labels = short_labels([(item.content, item.setting) for item in candidates])
     for item, label in zip(candidates, labels, strict=True):
         if item.spec is None:
-            rejected += [Rejection(label, item.setting, "; ".join(item.reasons))] if id(item) in chosen else []
+            one = Rejection(label, item.setting, "; ".join(item.reasons))
+            (rejected if id(item) in chosen else besides).append(one)
             continue
         arm_id = Trial(item.spec).arm_id
         if arm_id in arms:
@@ -276,7 +288,7 @@ def _arms(
         seeds = (sweep.control_seeds or sweep.seeds) if item.is_control else sweep.seeds
         rule = _resources(sweep, item.values)
         arms[arm_id] = Arm(arm_id, label, item.setting, item.is_control, item.spec, rule, seeds)
-    return tuple(arms.values()), tuple(rejected), tuple(duplicates)
+    return tuple(arms.values()), tuple(rejected), tuple(besides), tuple(duplicates)
 
 
 def _unique(label: str, arm_id: str, taken: Collection[str]) -> str:

@@ -51,8 +51,17 @@ def planned_sweep(plan: Plan, code: Mapping[str, str]) -> PlannedSweep:
         )
         for arm, trial in plan.ordered()
     ]
-    rejections = [Refused(item.label, item.settings, item.reason) for item in plan.rejected]
+    rejected = (*plan.rejected, *plan.rejected_besides)
+    rejections = [Refused(item.label, item.settings, item.reason) for item in rejected]
     reproduces = plan.sweep.reproduces.to_json() if plan.sweep.reproduces else None
     return PlannedSweep(
-        plan.sweep.name, plan.sweep.question, definition, arms, trials, rejections, reproduces, plan.whole
+        plan.sweep.name,
+        plan.sweep.question,
+        definition,
+        arms,
+        trials,
+        rejections,
+        reproduces,
+        plan.whole,
+        plan.left_out,
     )

@@ -298,6 +298,10 @@ def show_plan(made: Plan, standing: Mapping[str, Any] | None) -> None:
         f"{estimate['trials']} trials in {estimate['arms']} arms, {len(made.rejected)} rejected, "
         f"{len(made.duplicates)} duplicate" + (f"; {_done(standing)}" if standing else "")
     )
+    if standing and standing["dropped"]:
+        from orchestrator.dropped import told
+
+        click.echo(told(standing["dropped"]))
     first = list(dict.fromkeys(arm.label for arm, _ in made.ordered()))
     timed = any(arm.price.seconds for arm in made.arms)
     how = "the control, then the longest" if timed else "as written: times are not known"
@@ -334,14 +338,16 @@ def _done(standing: Mapping[str, Any]) -> str:
 
 
 def _standing(made: Plan, ledger: Path) -> dict[str, Any]:
+    from orchestrator.dropped import dropped
     from orchestrator.records.ledger import Ledger
     from orchestrator.run import fingerprints, split
 
     with Ledger.open(ledger, create=False) as opened:
-        parts = split(made, opened, fingerprints(made))
+        parts, gone = split(made, opened, fingerprints(made)), dropped(made, opened)
     return {
         "reusable": parts.reused,
         "todo": len(parts.todo),
         "changed": len(parts.changed),
         "failed": len(parts.ended),
+        "dropped": gone,
     }

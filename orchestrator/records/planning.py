@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, insert, select, upda
 from orchestrator.errors import UserError
 from orchestrator.records.rows import Row
 from orchestrator.records.schema import ArmRow, RejectionRow, State, SweepArmRow, SweepRow, SweepTrialRow, TrialRow
-from orchestrator.records.sql import table, upsert
+from orchestrator.records.sql import chunks, table, upsert
 from orchestrator.records.values import PlannedArm, PlannedSweep, PlannedTrial
 
 
@@ -30,7 +30,7 @@ def record(connection: Connection, plan: PlannedSweep, now: float) -> None:
     _arms(connection, plan, sweep_id)
     _trials(connection, plan, sweep_id)
     _unlink(connection, plan, sweep_id)
-    connection.execute(delete(RejectionRow).where(RejectionRow.sweep_id == sweep_id))
+    _forget_rejections(connection, plan, sweep_id)
     refused = [
         {"sweep_id": sweep_id, "label": one.label, "settings": dict(one.settings), "reason": one.reason}
         for one in plan.rejections
@@ -126,6 +126,15 @@ def _trial(trial: PlannedTrial) -> Row:
         "estimated_seconds": trial.estimated_seconds,
         "forgiven": 0,
     }
+
+
+def _forget_rejections(connection: Connection, plan: PlannedSweep, sweep_id: int) -> None:
+    """Before they are written anew; but what is left out this time was not judged, and stays rejected."""
+    left_out = set(plan.left_out)
+    known = select(RejectionRow.id, RejectionRow.label).where(RejectionRow.sweep_id == sweep_id)
+    judged = [row.id for row in connection.execute(known) if row.label not in left_out]
+    for some in chunks(judged):
+        connection.execute(delete(RejectionRow).where(RejectionRow.id.in_(some)))
 
 
 def _unlink(connection: Connection, plan: PlannedSweep, sweep_id: int) -> None:

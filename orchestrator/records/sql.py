@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.records.schema import Base
+
+Key = TypeVar("Key", str, int)
 
 CHUNK = 5_000  # values in one IN list: below every limit of both databases
 
@@ -19,7 +21,7 @@ def table(row: type[Base]) -> Table:
     return cast(Table, row.__table__)
 
 
-def chunks(values: Iterable[str]) -> Iterator[list[str]]:
+def chunks(values: Iterable[Key]) -> Iterator[list[Key]]:
     """The values in lists short enough for one statement."""
     rest = iter(values)
     while some := list(islice(rest, CHUNK)):

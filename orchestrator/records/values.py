@@ -51,7 +51,7 @@ class PlannedSweep:
     """A plan. The order of `arms` and `trials` is their position in tables and in execution.
 
     `whole` are the arm_ids of the sweep it is a part of, in order; empty if it is the whole. Those among them that ran
-    before stay in the sweep.
+    before stay in the sweep. `left_out` are the labels of its other arms: what was rejected of them stays rejected.
     """
 
     name: str
@@ -62,6 +62,7 @@ class PlannedSweep:
     rejections: Sequence[Refused] = ()
     reproduces: Mapping[str, Any] | None = None
     whole: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

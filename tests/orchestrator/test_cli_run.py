@@ -83,6 +83,23 @@ def test_only_restricts_what_runs_not_what_is_shown(write_sweep: Any, tmp_path: 
     assert arms < set(longrange("table", out, "--format", "csv", "--columns", "arm").stdout.splitlines())
 
 
+def test_arms_that_a_changed_sweep_drops_are_told_and_come_back(write_sweep: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--out", out, "--set", "seeds=1")
+    runs = ("--executor", "inline", "--mlflow", "off", "--json", *options)
+    whole = write_sweep()
+    assert json.loads(longrange("run", whole, *runs).stdout)["ran"] == {"finished": 4}
+    less = tmp_path / "less.yaml"
+    less.write_text(whole.read_text().replace("    - grid: {block: [{name: pnl}], block.n: [1, 3]}\n", ""))
+    told = "no longer in the sweep: pnl n=1 @res3 (1 trial); tables and reports leave them out, their results stay"
+    planned = longrange("plan", less, *options, "--no-profile").stdout
+    assert told in planned
+    assert told in longrange("run", less, *runs).stderr
+    again = longrange("run", whole, *runs)
+    assert json.loads(again.stdout)["reused"] == 4
+    assert "no longer" not in again.stderr
+
+
 def test_the_end_of_a_run_says_what_was_rejected_and_where_to_look(write_sweep: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = longrange("run", write_sweep(), "--executor", "inline", "--out", out, "--mlflow", "off")

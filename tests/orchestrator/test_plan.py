@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import SweepError
 from orchestrator.plan import Plan, make_plan, mistakes, trained_macs
+from orchestrator.planned import planned_sweep
 from orchestrator.sweep import load_sweep, parse_sweep
 from workloads.spec import ModelSpec
 
@@ -208,6 +209,18 @@ def test_only_keeps_labels_and_names_every_arm_of_the_sweep() -> None:
     labels = {arm.arm_id: arm.label for arm in whole.arms}
     assert [arm.label for arm in chosen.arms] == [labels[arm.arm_id] for arm in chosen.arms] == ["none", COSINE]
     assert chosen.whole == whole.whole == tuple(labels), "what earlier runs left of the sweep is known"
+
+
+def test_only_judges_what_it_leaves_out_and_does_not_show_it() -> None:
+    made = sweep(axes={"any_of": [{"grid": {"block": ["pnl"], "block.n": [1, 3]}}, GRID_NL]})
+    whole, chosen = make_plan(made), make_plan(made, only=[{"block.name": "nl"}])
+    assert len(whole.rejected) == 1
+    assert whole.rejected_besides == whole.left_out == chosen.rejected == ()
+    assert chosen.rejected_besides == whole.rejected
+    assert chosen.left_out == ("pnl n=1",)
+    recorded = planned_sweep(chosen, dict.fromkeys(chosen.whole, "code"))
+    assert [one.label for one in recorded.rejections] == [one.label for one in whole.rejected]
+    assert recorded.left_out == chosen.left_out
 
 
 def test_only_that_matches_nothing_tells_what_there_is() -> None:

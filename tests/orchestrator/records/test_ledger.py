@@ -30,7 +30,7 @@ from orchestrator.records.schema import (
     State,
     TrialRow,
 )
-from orchestrator.records.values import Checkpoint, PlannedTrial, Standing
+from orchestrator.records.values import Checkpoint, PlannedTrial, Refused, Standing
 from workloads.progress import CheckpointWritten, EpochDone
 
 
@@ -63,6 +63,19 @@ class TestPlan:
         for refused in (before["rejections"][0], after["rejections"][0]):
             del refused["id"]  # rejections are written anew
         assert after == before
+
+    def test_what_a_plan_leaves_out_stays_rejected(self, ledger: Ledger, sample: Any) -> None:
+        def rejected() -> list[tuple[str, str]]:
+            known = ledger.sweep("which <block>?")
+            assert known is not None
+            return [(one.label, one.reason) for one in known.rejections]
+
+        first = Refused("big", {}, "needs 80 GiB")
+        ledger.record_plan(replace(sample.plan(), rejections=[first, Refused("g1=7", {}, "old")]), now=1.0)
+        ledger.record_plan(replace(sample.plan(), left_out=["big"]), now=2.0)
+        assert rejected() == [("big", "needs 80 GiB"), ("g1=7", "7 does not divide 64 channels")]
+        ledger.record_plan(sample.plan(), now=3.0)
+        assert rejected() == [("g1=7", "7 does not divide 64 channels")], "the whole was judged"
 
     def test_adding_seeds_and_arms_keeps_what_ran(self, ledger: Ledger, sample: Any) -> None:
         first, *_ = claimed(ledger, sample, arms=1, seeds=1)
