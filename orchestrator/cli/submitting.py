@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from orchestrator.cli.running import run
-from orchestrator.errors import TrialsFailed, UserError
+from orchestrator.errors import LongrangeError, TrialsFailed, UserError
 from orchestrator.launch import without_password
 from orchestrator.sweep import load_sweep, shipped_sweeps
 
@@ -47,13 +47,20 @@ def submit(sweep: str, address: str, excludes: tuple[str, ...], follow: bool, ru
     jobs = Jobs(address)
     job = jobs.submit(words, Path.cwd(), excludes)
     click.echo(f"{job}: {' '.join(words)}")
+    ray = f"--address {without_password(address)}"
+    again = f"follow it with: ray job logs {ray} --follow {job}; end it with: ray job stop {ray} {job}"
     if not follow:
-        click.echo(f"follow it with: ray job logs --address {without_password(address)} --follow {job}")
+        click.echo(again)
         return
-    for printed in jobs.follow(job):
-        click.echo(printed, nl=False)
-    if not jobs.succeeded(job):
-        raise TrialsFailed(f"the job {job} failed")
+    try:
+        for printed in jobs.follow(job):
+            click.echo(printed, nl=False)
+        end = jobs.end(job)
+    except (KeyboardInterrupt, LongrangeError):
+        click.echo(f"\nthe job does not need you; {again}", err=True)
+        raise
+    if end != "succeeded":
+        raise TrialsFailed(f"the job {job} {'was stopped' if end == 'stopped' else end}")
 
 
 def _checked(sweep: str, run_options: tuple[str, ...]) -> None:

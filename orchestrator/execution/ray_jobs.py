@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from orchestrator.errors import LongrangeError, UserError
+from orchestrator.provenance import without_secrets
 
 # What a job does not need from the working directory, besides what .gitignore names: data, results, environments; and
 # what it must not take along, since every holder of the cluster's token can read it there: secrets.
@@ -24,6 +26,9 @@ EXCLUDED = (
 )
 POLL_SECONDS = 1.0
 START_SECONDS = 60.0
+LOST_SECONDS = 60.0
+
+T = TypeVar("T")
 
 
 class Jobs:
@@ -44,7 +49,8 @@ class Jobs:
         try:
             self._client = JobSubmissionClient(address)
         except (ConnectionError, RuntimeError, RayError) as error:
-            raise LongrangeError(f"cannot reach Ray's dashboard at {address}: {error}") from error
+            (shown,) = without_secrets([address], {})
+            raise LongrangeError(f"cannot reach Ray's dashboard at {shown}: {_first_line(error)}") from error
 
     def submit(self, words: Sequence[str], folder: Path, excludes: Sequence[str] = ()) -> str:
         """Send `folder` and run a command in it; returns the job's id.
@@ -64,18 +70,39 @@ class Jobs:
             time.sleep(POLL_SECONDS)
 
     def follow(self, job: str) -> Iterator[str]:
-        """What the job prints, as it comes, until it has ended."""
+        """What the job prints, as it comes, until it has ended.
+
+        Raises:
+            LongrangeError: the dashboard does not answer for `LOST_SECONDS`; the job may go on.
+        """
         told = 0
         over = False
         while not over:
-            over = self._client.get_job_status(job).is_terminal()
-            printed = self._client.get_job_logs(job)
+            over = self._asked(lambda: self._client.get_job_status(job)).is_terminal()
+            printed = self._asked(lambda: self._client.get_job_logs(job))
             if len(printed) > told:
                 yield printed[told:]
                 told = len(printed)
             if not over:
                 time.sleep(POLL_SECONDS)
 
-    def succeeded(self, job: str) -> bool:
-        """Whether an ended job ended well."""
-        return bool(self._client.get_job_status(job) == JobStatus.SUCCEEDED)
+    def end(self, job: str) -> str:
+        """How an ended job ended: `succeeded`, `failed` or `stopped`."""
+        status: JobStatus = self._asked(lambda: self._client.get_job_status(job))
+        return str(status.value).lower()
+
+    def _asked(self, question: Callable[[], T]) -> T:
+        """What the dashboard answers; a connection that was lost, or a head that restarts, may come back."""
+        patience = time.monotonic() + LOST_SECONDS
+        while True:
+            try:
+                return question()
+            except (OSError, RuntimeError, RayError) as error:
+                if time.monotonic() > patience:
+                    raise LongrangeError(f"Ray's dashboard no longer answers: {_first_line(error)}") from error
+            time.sleep(POLL_SECONDS)
+
+
+def _first_line(error: Exception) -> str:
+    """Ray's errors quote whole tracebacks of its servers."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

@@ -10,14 +10,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from ray.job_submission import JobStatus
 
 from orchestrator.cli import cli
 from orchestrator.errors import LongrangeError, UserError
+from orchestrator.execution import ray_jobs
 
 BIN = Path(sys.executable).parent
 HOST = "127.0.0.31"
@@ -53,6 +56,57 @@ def test_mistakes_are_found_before_anything_is_sent(tmp_path: Path, monkeypatch:
         error = submit(*words)
         assert error is not None
         assert said in str(getattr(error, "message", error))
+
+
+class Cluster:
+    """A dashboard that answers as it is told: statuses, or exceptions."""
+
+    def __init__(self, answers: Sequence[JobStatus | Exception]) -> None:
+        self._answers = iter(answers)
+        self._last: JobStatus | Exception = JobStatus.RUNNING
+
+    def submit_job(self, **_: Any) -> str:
+        return "job-1"
+
+    def get_job_status(self, _: str) -> JobStatus:
+        self._last = next(self._answers, self._last)
+        if isinstance(self._last, Exception):
+            raise self._last
+        return self._last
+
+    def get_job_logs(self, _: str) -> str:
+        return "hello\n"
+
+
+LOST = RuntimeError("Request failed with status code 500: Traceback\n  aiohttp ...\n.")
+
+
+@pytest.mark.parametrize(
+    ("answers", "said", "told"),
+    [
+        ([JobStatus.RUNNING, LOST, ConnectionError("refused"), JobStatus.SUCCEEDED], None, ""),
+        ([JobStatus.RUNNING, JobStatus.FAILED], "the job job-1 failed", ""),
+        ([JobStatus.RUNNING, JobStatus.STOPPED], "the job job-1 was stopped", ""),
+        (
+            [JobStatus.RUNNING, *[LOST] * 50],
+            "no longer answers: Request failed with status code 500: Traceback",
+            "end it",
+        ),
+    ],
+)
+def test_a_job_is_followed_to_its_end_through_lost_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[JobStatus | Exception], said: str | None, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray_jobs, "JobSubmissionClient", lambda _: Cluster(answers))
+    monkeypatch.setattr(ray_jobs, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(ray_jobs, "LOST_SECONDS", 0.2)
+    words = ["submit", "quickstart", "--ray", "http://me:s3cret@head:8265", "--follow"]
+    found = CliRunner().invoke(cli, words, standalone_mode=False)
+    assert "hello\n" in found.stdout
+    assert (None if found.exception is None else str(found.exception)) == said or said in str(found.exception)
+    assert (f"{told} with: ray job stop --address http://head:8265 job-1" in found.stderr) == bool(told)
+    assert "s3cret" not in found.output
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:9", "http://127.0.0.1:9"])
