@@ -17,6 +17,7 @@ from orchestrator.errors import SweepError
 from orchestrator.labels import labels as short_labels
 from orchestrator.price import Price, Pricer, device_kind
 from orchestrator.resolve import check, resolve
+from orchestrator.rules import misspelt
 from orchestrator.sweep import ResourceRule, Sweep, get_path, merge
 from orchestrator.trial import Trial, canonical_json
 from workloads.registry import parse_workload
@@ -167,6 +168,7 @@ def make_plan(
     chosen = candidates
     if not found and only:
         chosen, found = _chosen(candidates, only)
+    found += _misspelt(sweep, candidates)
     if found:
         raise SweepError(source, found)
     every, rejected, besides, duplicates = _arms(sweep, candidates, {id(item) for item in chosen})
@@ -235,6 +237,13 @@ def _candidates(sweep: Sweep) -> tuple[list[_Candidate], list[str]]:
         found.append(_Candidate(content, setting, is_control, spec, reasons))
         wrong += [f"control: {reason}" for reason in reasons] if is_control else []
     return found, list(dict.fromkeys(wrong))
+
+
+def _misspelt(sweep: Sweep, candidates: Sequence[_Candidate]) -> list[str]:
+    if not any(rule.when for rule in sweep.resources):
+        return []  # complete trials as plain values take their time
+    specs = [item.spec for item in candidates if item.spec is not None]
+    return misspelt(sweep.resources, [item.values for item in candidates], specs)
 
 
 def _chosen(candidates: Sequence[_Candidate], only: Sequence[Mapping[str, Any]]) -> tuple[list[_Candidate], list[str]]:

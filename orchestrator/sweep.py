@@ -6,6 +6,7 @@ all problems are reported at once, each with its place, what was given and what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from importlib.resources import files
@@ -18,7 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from orchestrator import axes as algebra
 from orchestrator.documents import read_yaml, with_text_keys
 from orchestrator.errors import SweepError, UserError
-from orchestrator.explain import did_you_mean, explain
+from orchestrator.explain import did_you_mean, explain, short
 from orchestrator.search.space import Search
 from workloads.frozen import Frozen
 
@@ -27,6 +28,8 @@ NAMED = ("workload", "backbone", "block", "recipe", "protocol")  # may be given 
 MOST_SEEDS = 10_000
 MOST_SEED = 2**63 - 1  # what a database keeps as one number
 MOST_SETTINGS = 100_000
+LONGEST_NAME = 200
+NAME = r"^[^\x00-\x1f/\\]+(/[^\x00-\x1f/\\]+)*$"
 
 
 class Budget(Frozen):
@@ -78,8 +81,19 @@ class Reproduces(Frozen):
     note: str = ""
 
 
+def _name(given: Any) -> Any:
+    if isinstance(given, str) and len(given) <= LONGEST_NAME and re.search(NAME, given):
+        return given
+    raise ValueError(
+        f"a text of 1 to {LONGEST_NAME} characters, such as region-size or rnl/table2a, without \\, control "
+        f"characters, and / at an end or twice in a row; given {short(given)}"
+    )
+
+
 def _seed_list(given: Any) -> Any:
-    if isinstance(given, int) and not isinstance(given, bool):
+    if isinstance(given, bool) or not isinstance(given, int | Sequence) or isinstance(given, str):
+        raise ValueError(f"a number of seeds, such as 5, or a list of them, such as [0, 1, 2]; given {short(given)}")
+    if isinstance(given, int):
         if not 1 <= given <= MOST_SEEDS:
             hint = "five or more give usable intervals"
             raise ValueError(f"seeds must be at least 1 and at most {MOST_SEEDS} ({hint}), given {given}")
@@ -111,7 +125,7 @@ class Sweep(Frozen):
         reproduces: the published table it fills.
     """
 
-    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f/\\]+(/[^\x00-\x1f/\\]+)*$")
+    name: Annotated[str, BeforeValidator(_name), Field(min_length=1, max_length=LONGEST_NAME, pattern=NAME)]
     question: str = ""
     base: dict[str, Any]
     control: dict[str, Any] = Field(default_factory=lambda: {"block": {"name": "none"}})
@@ -280,9 +294,11 @@ def unknown_paths(given: Iterable[str]) -> list[str]:
 def unset_conditions(axes: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
     """Conditions of `when` and `exclude` on what nothing sets: misspelt, or left to a default that they do not see."""
     can_be_set = algebra.paths(axes)
+    parts = {key: value for key, value in base.items() if isinstance(value, Mapping)}
+    known = [*can_be_set, *(f"{key}.{leaf}" for key, value in parts.items() for leaf in value)]
     return [
         f"when and exclude ask about {path!r}, which neither an axis nor the base sets: is it misspelt? "
-        "Defaults do not count; write the value into the base"
+        f"Defaults do not count; write the value into the base{did_you_mean(path, known)}"
         for path, may_be_absent in algebra.conditions(axes)
         if not may_be_absent
         and get_path(base, path) is None

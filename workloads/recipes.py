@@ -151,7 +151,10 @@ class Recipe(Frozen):
         if list(self.milestones) != sorted(set(self.milestones)) or any(at < 1 for at in self.milestones):
             wrong.append(f"milestones must be positive and rising, given {list(self.milestones)}")
         if self.warmup_epochs >= self.epochs:
-            wrong.append(f"warmup_epochs={self.warmup_epochs} must be less than epochs={self.epochs}")
+            wrong.append(
+                f"warmup_epochs={self.warmup_epochs:g} must be less than epochs={self.epochs}: "
+                f"give recipe.warmup_epochs too, 0 for none or such as {self.epochs / 10:g}"
+            )
         return wrong
 
     def _engine_problems(self) -> list[str]:

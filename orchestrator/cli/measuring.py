@@ -78,6 +78,8 @@ def audit(paper: str | None, kind: str, output: Path | None, as_json: bool) -> N
     from orchestrator.paths import write_text
 
     drawn = kind in ("planes", "places")
+    if as_json and kind != "table":
+        raise UserError(f"--json and --format {kind} are two forms of the answer: give one of them")
     if drawn and (paper is None or output is None):
         raise UserError(f"--format {kind} draws one paper: give --paper and -o FILE.pdf (or .svg, .png)")
     rows = [row for row in auditing.audit() if paper in (None, row.paper)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from orchestrator.cli import measuring
-from orchestrator.errors import LongrangeError
+from orchestrator.errors import LongrangeError, UserError
 
 TINY = ("--backbone", "resnet_tiny", "--block", "nl", "--insert", "res3=0")
 FIVE = ("--insert", "res3=0,2", "--insert", "res4=0,2,4")
@@ -124,3 +125,10 @@ def test_an_audit_of_one_paper_as_a_table_and_for_scripts() -> None:
     text = run(measuring.audit, "--paper", "hgnl")
     summary = found["summary"]
     assert f"{summary['accounted_percent']} % of {summary['cost_cells']} costs" in text
+
+
+@pytest.mark.parametrize("kind", ["planes", "places", "markdown", "html"])
+def test_an_audit_has_one_form(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(UserError, match=f"--json and --format {kind} are two forms"):
+        run(measuring.audit, "--json", "--format", kind, "--paper", "rnl", "-o", str(tmp_path / "x.svg"))
+    assert list(tmp_path.iterdir()) == []

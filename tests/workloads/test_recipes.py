@@ -49,7 +49,7 @@ def test_another_schedule_drops_the_presets_milestones():
         ({"schedule": "step"}, "needs milestones"),
         ({"schedule": "cosine", "milestones": (1,)}, "are for schedule 'step'"),
         ({"schedule": "step", "milestones": (3, 2)}, "positive and rising"),
-        ({"warmup_epochs": 4}, "must be less than epochs=4"),
+        ({"warmup_epochs": 4}, "less than epochs=4: give recipe.warmup_epochs too, 0 for none or such as 0.4"),
         ({"zero_stage": 2}, "needs engine 'deepspeed'"),
         ({"engine": "deepspeed", "zero_stage": 3, "ema": 0.9}, "zero_stage <= 2"),
         ({"lrr": 1}, "lrr"),
