@@ -2,7 +2,9 @@
 
 A block maps a feature map to a feature map of the same shape, ``[B, C, T, H, W] -> [B, C, T, H, W]``, and lets every
 position see positions far away. It is built for the map it is inserted at (`Shape`, without the batch axis) but runs
-on any batch size, and on other map sizes unless its docstring says otherwise.
+on any batch size, and on other map sizes unless its docstring says otherwise. What it cannot take is a ValueError that
+says what was given, what is allowed and what to change. (No exception leaves a graph of `torch.compile` with
+`fullgraph=True`: dynamo raises its own error there, which quotes the sentence as `raised exception ValueError(...)`.)
 
 Each block is one file for one paper: its frozen config lives in `blocks.configs` (readable without torch, so that
 plans are fast), its module and its closed-form cost live together in the block's own file.
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from blocks.checks import no_clips
 from blocks.configs import BlockConfig, Shape
@@ -114,8 +117,8 @@ class Block(nn.Module, ABC, Generic[ConfigT]):
         return position
 
     def _refuse(self, problems: list[str]) -> None:
-        if problems:
-            raise ValueError(f"block {self.config.name!r}: " + "; ".join(problems))
+        for problem in problems:  # not joined: dynamo cannot, and a compiled model's error would not say it
+            raise ValueError(f"block {self.config.name!r}: {problem}")
 
     def extra_repr(self) -> str:
         return f"{self.config}, shape={tuple(self.shape)}"
@@ -130,4 +133,17 @@ def _no_shape(shape: Shape) -> list[str]:
 def _refuse_other_maps(block: Block[Any], given: tuple[Any, ...]) -> None:
     """Runs before every forward pass: PyTorch would name the layer that failed, or compute something else."""
     if given:
-        block._refuse(no_clips(given[0].shape, block.shape.channels))
+        x = given[0]
+        block._refuse(no_clips(x.shape, block.shape.channels) or _too_few_to_train_on(block, x))
+
+
+def _too_few_to_train_on(block: Block[Any], x: Tensor) -> list[str]:
+    """Why batch statistics cannot be taken of `x`; empty if they can or need not."""
+    least = block.config.least_clips
+    if block.training and x.shape[0] < least:
+        need = f"training needs at least {least} clips per device at once, given {x.shape[0]}"
+        return [f"{need}; use a micro-batch of {least} or more"]
+    if block.training and x.numel() == x.shape[1] and any(isinstance(part, _BatchNorm) for part in block.modules()):
+        need = "training needs at least 2 values per channel for its BatchNorm, given 1 clip of 1 position"
+        return [f"{need}; use a micro-batch of 2 or more, or a larger map"]
+    return []

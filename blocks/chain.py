@@ -97,11 +97,6 @@ class ChannelShift(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
-        if self.training and x.shape[0] < 2:
-            raise ValueError(
-                "block 'se_rnl' cannot train on 1 clip per device: the gate's BatchNorm needs at least 2 vectors; "
-                "use a micro-batch of 2 or more, or the block 'rnl', which has no gate"
-            )
         shift_bc: Tensor = self.up(torch.relu(self.norm(self.down(self.pool(x)))))
         return x + shift_bc[:, :, None, None, None]
 

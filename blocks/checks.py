@@ -87,4 +87,6 @@ def no_clips(size: Sequence[int], channels: int) -> list[str]:
     if size[1] != channels:
         how = "build it with the Shape of this map, or insert it elsewhere"
         return [f"x must have the {channels} channels it was built for, given {size[1]} in {list(size)}: {how}"]
+    if min(size) < 1:
+        return [f"x must hold at least one clip, frame, row and column, given {list(size)}: leave out what is empty"]
     return []

@@ -43,7 +43,7 @@ class BlockConfig:
     """Base of all block configs. Subclasses set `name`, add fields, and override `invalid` and `problems`."""
 
     name: ClassVar[str] = ""
-    least_clips: ClassVar[int] = 1  # per device in one training step
+    least_clips: ClassVar[int] = 1  # at once on a device in training; 2 where a BatchNorm sees one vector per clip
 
     def __post_init__(self) -> None:
         wrong = wrong_types(self)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from blocks import signatures
 from blocks.affinity import as_on_large_maps
 from blocks.base import Block
+from blocks.closeness import DTYPES, gap, largest, too_far
 from blocks.configs import BlockConfig, Shape
 from blocks.executed import observe
 from blocks.findings import Finding, Report
@@ -32,12 +33,6 @@ from blocks.variants import fitting_shape, resized, variants
 
 _BATCH = 2
 _TRAINING_STEPS = 6
-# What two evaluations of one definition may differ by, whichever is most: a share of the tensor's largest element; what
-# rounding leaves of the largest element of all gradients, from which those that cancel are made; and, where the
-# definition is ill-conditioned, a multiple of what its plain evaluation loses in float32 (float64 rounds far finer).
-_OF_THE_LARGEST = {torch.float32: 1e-3, torch.float64: 1e-9}
-_OF_ALL = {torch.float32: 5e-5, torch.float64: 1e-13}
-_OF_FLOAT32S_LOSS = {torch.float32: 100.0, torch.float64: 1e-6}
 
 
 @dataclass(frozen=True)
@@ -59,9 +54,10 @@ class Case:
         return block
 
     def clips(self, *, dtype: torch.dtype = torch.float64, shape: Shape | None = None) -> Tensor:
-        """Reproducible clips `[2, C, T, H, W]`."""
+        """Reproducible clips `[B, C, T, H, W]`: two, or as many as training needs."""
         generator = torch.Generator().manual_seed(1)
-        return torch.randn(_BATCH, *(shape or self.shape), generator=generator, dtype=torch.float64).to(dtype)
+        size = (max(_BATCH, self.config.least_clips), *(shape or self.shape))
+        return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def check_block(
@@ -133,6 +129,16 @@ def shape_and_dtype(case: Case) -> Iterator[str]:
             yield f"{dtype} output is not finite (training={training})"
 
 
+def trains_on_the_fewest_clips(case: Case) -> Iterator[str]:
+    """One training step on `least_clips` clips, by which plans decide which batches are large enough."""
+    least = case.config.least_clips
+    try:
+        case.build().train()(case.clips()[:least])
+    except ValueError as error:
+        how = f"let the config say least_clips = {least + 1}, or normalise otherwise"
+        yield f"with least_clips = {least}: {error}; {how}"
+
+
 def trains_from_the_start(case: Case) -> Iterator[str]:
     """A few steps from the initial weights, every trainable parameter and the input have received a gradient.
 
@@ -166,7 +172,7 @@ def identity_at_start(case: Case) -> Iterator[str]:
         x = case.clips()
         y = case.build(scramble=False).train(training)(x)
         if not torch.equal(x, y):
-            yield f"differs from the input by {_gap(y, x):.1e} (training={training})"
+            yield f"differs from the input by {gap(y, x):.1e} (training={training})"
 
 
 def shapes_are_as_annotated(case: Case) -> Iterator[str]:
@@ -193,7 +199,7 @@ def clips_are_independent_in_eval(case: Case) -> Iterator[str]:
     single = block(x)
     block, x = block.double(), x.double()
     together, alone = block(x), block(x[:1])
-    if message := _too_far(alone, together[:1], single[:1], _largest(together)):
+    if message := too_far(alone, together[:1], single[:1], largest(together)):
         yield f"a clip alone and in a batch: {message}"
 
 
@@ -295,18 +301,19 @@ def auto_equals_reference(case: Case) -> Iterator[str]:
         yield "the counted cost depends on the implementation"
     for training in (True, False):
         with as_on_large_maps():
-            ours = {dtype: _forward_backward(case, auto, dtype, training) for dtype in _OF_THE_LARGEST}
-            plain = {dtype: _forward_backward(case, reference, dtype, training) for dtype in _OF_THE_LARGEST}
+            ours = {dtype: _forward_backward(case, auto, dtype, training) for dtype in DTYPES}
+            plain = {dtype: _forward_backward(case, reference, dtype, training) for dtype in DTYPES}
         exact, single = plain[torch.float64], plain[torch.float32]
-        of_all = max(map(_largest, exact.values()))
+        of_all = max(map(largest, exact.values()))
         for found in ours.values():
             for name, value in found.items():
-                if message := _too_far(value, exact[name], single[name], of_all):
+                if message := too_far(value, exact[name], single[name], of_all):
                     yield f"{name} (training={training}): {message}"
 
 
 CHECKS: tuple[Callable[[Case], Iterator[str]], ...] = (
     shape_and_dtype,
+    trains_on_the_fewest_clips,
     trains_from_the_start,
     identity_at_start,
     shapes_are_as_annotated,
@@ -377,24 +384,3 @@ def _forward_backward(case: Case, config: BlockConfig, dtype: torch.dtype, train
     named = {"input": x, **_trainable(block)}
     grads = torch.autograd.grad((y * weights).sum(), list(named.values()))
     return {"output": y, **{f"gradient of {name}": grad for name, grad in zip(named, grads, strict=True)}}
-
-
-def _too_far(given: Tensor, exact: Tensor, single: Tensor, of_all: float) -> str:
-    """Why `given` is not `exact`, a float64 result that came out as `single` in float32; empty if it is."""
-    gap, loss, largest, dtype = _gap(given, exact), _gap(single, exact), _largest(exact), given.dtype
-    allowed = max(_OF_THE_LARGEST[dtype] * largest, _OF_ALL[dtype] * of_all, _OF_FLOAT32S_LOSS[dtype] * loss)
-    if gap <= allowed:
-        return ""
-    return (
-        f"differs by {gap:.1e} in {dtype}, allowed {allowed:.1e} "
-        f"(largest element {largest:.1e}, of all tensors {of_all:.1e}; float32 itself loses {loss:.1e})"
-    )
-
-
-def _largest(x: Tensor) -> float:
-    return float(x.detach().abs().max())
-
-
-def _gap(given: Tensor, exact: Tensor) -> float:
-    """Largest difference of two elements."""
-    return float((given.detach().to(exact.dtype) - exact.detach()).abs().max())

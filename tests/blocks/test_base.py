@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from blocks import block_names, build, config_type
+from blocks import block_names, block_type, build, config_type
 from blocks.configs import BATConfig, HGNLConfig, NonLocalConfig, RNLConfig, SERNLConfig, Shape
 from blocks.variants import fitting_shape
 
@@ -109,6 +109,46 @@ def test_problems_say_what_is_given_allowed_and_to_change(config, shape, says):
     with pytest.raises(ValueError, match="cannot be inserted at") as caught:
         build(config, shape)
     assert says in str(caught.value)
+
+
+@every_block
+@pytest.mark.parametrize("axis", [0, 2, 3, 4])
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_empty_is_refused(config, axis, training):
+    block = made(config).train(training)
+    size = [2, *block.shape]
+    size[axis] = 0
+    says = f"block '{config.name}': x must hold at least one clip, frame, row and column, given {size}"
+    with pytest.raises(ValueError, match=re.escape(says)):
+        block(torch.zeros(size))
+
+
+@every_block
+def test_one_vector_in_all_trains_or_says_what_to_change(config):
+    shape = fitting_shape(config)._replace(frames=1, height=1, width=1)
+    if config.problems(shape):
+        return
+    block, x = build(config, shape), torch.randn(1, *shape)
+    needs_more = [part for part in block.modules() if "BatchNorm" in type(part).__name__]
+    if needs_more:
+        with pytest.raises(ValueError, match=rf"block '{config.name}': training needs at least 2 .* micro-batch of 2"):
+            block(x)
+    else:
+        assert block(x).shape == x.shape
+    assert block.eval()(x).shape == x.shape
+
+
+def test_which_blocks_start_as_the_identity():
+    starts = {config.name for config in DEFAULTS if block_type(config.name).identity_at_start}
+    assert starts == {"none", "nl", "hgnl", "rnl", "se_rnl", "pnl", "gc", "cgnl"}
+
+
+@every_block
+def test_normalisations_are_as_usual(config):
+    """Momentum 0.1 and epsilon 1e-5 everywhere, whatever the released codes say: the docstrings promise it."""
+    norms = [part for part in made(config).modules() if hasattr(part, "eps")]
+    assert {part.eps for part in norms} <= {1e-5}
+    assert {part.momentum for part in norms if hasattr(part, "momentum")} <= {0.1}
 
 
 def test_how_many_clips_a_device_needs_is_known_without_building():

@@ -124,20 +124,21 @@ def test_identity_at_start(pool: str) -> None:
 @pytest.mark.parametrize("pool", ["mean", "attention"])
 def test_training_on_one_clip_is_refused_and_evaluating_it_is_not(pool: str) -> None:
     block, x = make(Shape(C, 3, 5, 7), gate_pool=pool), torch.randn(1, C, 3, 5, 7, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"1 clip per device.*micro-batch of 2 or more"):
+    with pytest.raises(ValueError, match=r"at least 2 clips per device at once, given 1; use a micro-batch of 2"):
         block(x)
     assert block.eval()(x).shape == x.shape
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_attention_is_that_of_rnl_on_the_gated_map_and_leaves_no_trace(training: bool) -> None:
-    block = make(Shape(C, 3, 5, 7)).train(training)
+    block = make(Shape(C, 3, 5, 7), affinity="dot_product").train(training)  # softmax would see one position only
     x = torch.randn(1, C, 3, 5, 7, dtype=torch.float64)
     before = {name: value.clone() for name, value in block.state_dict().items()}
     maps = block.attention(x, (1, 2, 3))
     assert all(torch.equal(value, before[name]) for name, value in block.state_dict().items())
     assert block.gate.training == block.gate.norm.training == training
     torch.testing.assert_close(maps, block.rnl.attention(block.eval().gate(x), (1, 2, 3)))
+    assert not torch.allclose(maps, block.rnl.attention(x, (1, 2, 3)), rtol=0.1)
 
 
 @pytest.mark.parametrize("shape", [Shape(C, 3, 5, 7), Shape(C, 1, 3, 2), Shape(128, 2, 2, 3)], ids=str)

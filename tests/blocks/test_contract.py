@@ -188,6 +188,21 @@ def test_each_broken_promise_is_found(check, forward):
     assert check in found(type("Wrong", (Broken,), {"forward": forward}))
 
 
+def test_a_batch_norm_that_needs_more_clips_than_the_config_says_is_found():
+    class Pooled(Broken):
+        def __init__(self, config, shape):
+            super().__init__(config, shape)
+            self.norm = nn.BatchNorm1d(shape.channels)
+
+        def forward(self, x):
+            return self.conv(x) + self.norm(x.mean((2, 3, 4)))[:, :, None, None, None]
+
+    told = [f.message for f in check_block(Pooled) if f.check == "trains_on_the_fewest_clips"]
+    assert ["let the config say least_clips = 2" in message for message in told] == [True]
+    frugal = type("FrugalConfig", (BrokenConfig,), {"least_clips": 3})
+    assert "trains_on_the_fewest_clips" not in found(type("Frugal", (Pooled,), {"Config": frugal}))
+
+
 def test_a_false_identity_is_found():
     assert "identity_at_start" in found(type("False_", (Broken,), {"identity_at_start": True}))
 

@@ -2,11 +2,13 @@
 
 import sys
 
+import pytest
 import torch
 import torch._dynamo
 from torch import nn
 
 from blocks import affinity, block_names, block_type, config_type
+from blocks.configs import Shape
 from blocks.contract import Case
 from blocks.variants import fitting_shape, variants
 
@@ -29,6 +31,16 @@ def check(case: Case, backend: str) -> None:
                     compare([compiled(x)], [block(x)])
 
 
+def check_refusal() -> None:
+    """Dynamo raises an error of its own, which has to quote the block's."""
+    block = Case(block_type("nl"), config_type("nl")(), Shape(16, 2, 3, 5)).build(dtype=torch.float32)
+    compiled = torch.compile(block, fullgraph=True, backend="eager")
+    compiled(torch.zeros(2, 16, 2, 3, 5))
+    for size, says in (((2, 16, 3, 5), "must have the 5 axes"), ((2, 8, 2, 3, 5), "the 16 channels it was built for")):
+        with pytest.raises(torch._dynamo.exc.Unsupported, match=says):
+            compiled(torch.zeros(size))
+
+
 def outcome(run: nn.Module, block: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     y = run(x)
     parameters = [parameter for parameter in block.parameters() if parameter.requires_grad]
@@ -45,6 +57,7 @@ def compare(given: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     affinity._KEEP_SMALL_MAPS = False  # the evaluations of large maps, on maps that are quick
+    check_refusal()
     failed = []
     for name in sys.argv[1:] or block_names():
         for config in variants(config_type(name)()):
