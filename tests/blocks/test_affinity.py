@@ -218,3 +218,9 @@ def test_shapes_are_executed():
     q, k, v = (torch.zeros(1, 2, size, 4) for size in (3, 5, 6))
     with pytest.raises(jaxtyping.TypeCheckError):
         attend("relu", q, k, v)
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_the_chunked_operator_keeps_what_pytorch_asks_of_operators(softmax):
+    q, k, v = (x.detach().flatten(0, 1).requires_grad_() for x in tensors("relu", 1, 2, 5, 7, 3))
+    torch.library.opcheck(torch.ops.longrange.chunked_attention, (q, k, v, softmax, 0.5, 3))
