@@ -87,10 +87,8 @@ def draw(info: ParallelInfo, theme: Theme = "light") -> go.Figure:
     for at, axis in enumerate(info.coordinates):
         chart.add_vline(x=at, line={"color": themes.FAINT, "width": 1}, layer="below")
         for said, height in axis.ticks.items():
-            beside = {"xanchor": "left", "xshift": 5} if at == 0 else {"xanchor": "right", "xshift": -5}
-            chart.add_annotation(
-                text=html.escape(said), x=at, y=height, showarrow=False, font={"size": 10}, yshift=7, **beside
-            )
+            beside = {"xanchor": "right", "xshift": -5, "yshift": 7}
+            chart.add_annotation(text=html.escape(said), x=at, y=height, showarrow=False, font={"size": 10}, **beside)
     titles = [html.escape(axis.title) for axis in info.coordinates]
     chart.update_xaxes(
         tickvals=list(range(len(titles))), ticktext=titles, showgrid=False, zeroline=False, tickangle=-25

@@ -16,7 +16,7 @@ from dashboards.app.store import Held
 from dashboards.app.view import View
 
 TITLE = "Effects"
-AXIS_PIXELS = 62  # what one of the parallel axes needs for its names
+AXIS_PIXELS = 78  # what one of the parallel axes needs for its names
 MOST_BARS = 60  # arms side by side; more cannot be read
 
 

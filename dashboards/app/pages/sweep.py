@@ -69,18 +69,21 @@ def answer_card(view: View, held: Held, heading: str = "") -> Component:
     return html.Section(children, className=f"card answer {found.level}", **{"aria-label": "Answer"})
 
 
-def _why_empty(held: Held) -> str:
+def _why_empty(held: Held) -> list[Any]:
     states = held.states()
     spelled = ", ".join(f"{number} {state}" for state, number in states.items())
     if states.get("planned", 0) + states.get("running", 0):
-        return f"{spelled}. This page fills itself as trials end."
+        return [f"{spelled}. This page fills itself as trials end."]
+    if len(held.arms) == 1:
+        return ["The sweep has no other arm: a comparison needs one that differs from the control."]
     if states.get("diverged") and len(states) == 1:
-        return (
+        return [
             "The loss became NaN or infinite; the failures page says at which step. Diverged trials are a result and "
             "are not run again: try a lower learning rate, a longer warm-up or full precision as a new sweep."
-        )
-    again = "`longrange resume --retry-failed` tries again"
-    return f"All trials ended without one ({spelled}): the failures page says why; {again}."
+        ]
+    what = "All other arms" if states.get("finished") else "All trials"
+    again = html.Code("longrange resume --retry-failed")
+    return [f"{what} ended without one ({spelled}): the failures page says why; ", again, " tries again."]
 
 
 def _notices(view: View, held: Held) -> list[Component]:

@@ -85,6 +85,19 @@ def test_sweeps_without_a_finished_trial(tmp_path: Path, show: Show, path: str, 
         assert "0 of 4" in said
 
 
+def test_a_control_alone_is_no_failure(tmp_path: Path, show: Show) -> None:
+    said = show(write(tmp_path, [TWO[0]], seeds=1), "/sweep")[1]
+    assert "Only the control, none, has results so far" in said
+    assert "The sweep has no other arm" in said
+    assert "retry-failed" not in said
+
+
+def test_what_to_do_is_code_not_backticks(tmp_path: Path, show: Show) -> None:
+    content, said = show(write(tmp_path, state=s.State.FAILED), "/sweep")
+    assert "longrange resume --retry-failed" in [code.children for code in find(content, "Code")]
+    assert "`" not in said
+
+
 def test_nan_metrics_count_at_chance(tmp_path: Path, show: Show) -> None:
     broken = ledgers.Arm("nl", {"name": "nl"}, {"res3": [0]}, 60.0, 0.5, 1_980_000, values=dict.fromkeys(range(5)))
     path = write(tmp_path, [TWO[0], broken], predictions=False)
