@@ -164,9 +164,8 @@ def choice(
     """A drop-down whose choice is part of the address; `chosen` where the address may spell it otherwise."""
     offered = [{"label": text, "value": value} for value, text in options.items()]
     chosen = chosen or view.one(name, default)
-    box = dcc.Dropdown(
-        offered, chosen or None, id=_id(name, default), clearable=not default, searchable=len(options) > 8
-    )
+    looks: dict[str, Any] = {"clearable": not default, "searchable": len(options) > 8, "placeholder": "all"}
+    box = dcc.Dropdown(offered, chosen or None, id=_id(name, default), **looks)
     return _control(label, box, "choice")
 
 

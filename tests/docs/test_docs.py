@@ -172,6 +172,20 @@ def test_error_messages_are_the_real_ones(
     assert message in invoke(command)
 
 
+def test_quoted_messages_are_in_the_code() -> None:
+    """What stands in bold and quotes is what a program says; dots stand for what differs."""
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    ours = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("orchestrator", "workloads", "dashboards")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    said = re.findall(r'\*\*"([^"]+)"\*\*', text)
+    parts = {part.strip() for quoted in said for part in quoted.split("…")} - {"", "InvalidAuthToken"}  # Ray's
+    assert len(parts) >= 4
+    assert {part for part in parts if part not in ours} == set()
+
+
 def sweeps_in_pages() -> list[Any]:
     found = []
     for page in [*WRITTEN, *OUTSIDE]:

@@ -21,6 +21,7 @@ from dashboards.queries import ClipResults
 
 TITLE = "Compare"
 MOST_CLIPS = 12
+SEEDS_LEAD = "Bars are differences by seed, the dashed line is their mean, the band its 95 % confidence interval."
 DOUBLED = " (twice the mean over seeds: cautious)"
 BySeed = dict[int, NDArray[np.bool_]]
 
@@ -87,7 +88,7 @@ def _by_seed(view: View, held: Held, first: str, second: str) -> Component:
     head += [parts.th(parts.swatch(two["block"]), two["label"], number=True), parts.th("Difference", number=True)]
     inside = html.Div([figure, parts.table(head, rows, "Values by seed")], className="sides")
     badge = html.Span(f"{'●' if level == 'certain' else '◐'} {certainty}", className="badge")
-    content = [badge, html.P(sentence, className="sentence"), inside]
+    content = [badge, html.P(sentence, className="sentence"), html.P(SEEDS_LEAD, className="lead"), inside]
     return html.Section(content, className=f"card answer {level}", **{"aria-label": "By seed"})
 
 
@@ -96,7 +97,7 @@ def _sentence(info: paired.PairInfo, one: str, two: str) -> str:
         return f"{one} and {two} cannot be compared yet: one of them has no result."
     span = info.metric.interval(info.low, info.high, sign=True)
     known = f" {span}" if span != text.MISSING else ""
-    return f"{one}: {info.metric.change(info.difference)}{known} against {two}."
+    return text.unbroken(f"{one}: {info.metric.change(info.difference)}{known} against {two}.")
 
 
 def _certainty(info: paired.PairInfo) -> tuple[str, str]:

@@ -115,7 +115,7 @@ def test_compare_gives_the_sweeps_numbers(store: Store, show: Show) -> None:
     content, said = show(store, "/compare", "?sweep=quickstart&a=nl%40res3&b=none")
     held = store.sweep("quickstart")
     row = held.table().loc[held.arm_id("nl@res3")]
-    assert f"+{row['difference']:.1f} points [+{row['diff_low']:.1f}, +{row['diff_high']:.1f}]" in said
+    assert f"+{row['difference']:.1f}\xa0points [+{row['diff_low']:.1f}, +{row['diff_high']:.1f}]" in said
     found = held.by_clip("nl@res3", "none")
     assert found is not None
     assert f"{found.only_first:.1f}" in said
