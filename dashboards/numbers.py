@@ -17,6 +17,7 @@ from dashboards.analysis import axes, clips, effects, failures, learning, per_cl
 from dashboards.analysis import frontier as pareto
 from dashboards.analysis.arms import summarise
 from dashboards.analysis.equivalence import MARGIN_POINTS, cheaper, equivalent
+from dashboards.analysis.same_data import NO_CONTROL, references
 from dashboards.analysis.values import Scores, joined, scores
 from dashboards.errors import UnknownChoice
 from dashboards.queries import ClipResults, Reader
@@ -115,6 +116,16 @@ class Numbers:
         found = self.arms.index[self.arms["is_control"]]
         return str(found[0]) if len(found) else None
 
+    @cached_property
+    def compared_with(self) -> pd.Series:
+        """Per arm: the arm_id of the one it is compared with, which was judged on the same data; None: with nothing."""
+        return pd.Series(references(self.arms), index=self.arms.index, dtype=object)
+
+    @property
+    def comparable(self) -> pd.Index:
+        """The arms on the control's data; without a control, all."""
+        return self.arms.index if self.control is None else self.arms.index[self.compared_with == self.control]
+
     def states(self) -> dict[str, int]:
         """Number of trials per state, states without trials left out."""
         counted = self.trials["state"].value_counts()
@@ -128,8 +139,9 @@ class Numbers:
         """One row per arm: configuration, mean and intervals, difference to the control with verdict, costs, standing.
 
         Columns: label, block, settings, is_control, n, mean, sd, low, high, bootstrap_low, bootstrap_high, min, max,
-        seeds_disagree, at_chance, missing, stopped, waiting, pairs, method, difference, diff_low, diff_high, p, p_holm,
-        p_bh, verdict, reason, more_seeds, every cost, probability, standing, dominated_by (see `analysis`).
+        seeds_disagree, at_chance, missing, stopped, waiting, compared_with, pairs, method, difference, diff_low,
+        diff_high, p, p_holm, p_bh, verdict, reason, more_seeds, every cost, probability, standing, dominated_by (see
+        `analysis`). Arms on other data than the control's have no standing.
         """
         key = f"{metric}/{cost}"
         if key not in self._tables:
@@ -138,13 +150,14 @@ class Numbers:
 
     def answer(self, metric: str = DEFAULT_METRIC) -> answers.Answer:
         """The answer in one sentence, with its certainty."""
-        return answers.answer(self.table(metric), self.scores(metric))
+        return answers.answer(self.table(metric).loc[self.comparable], self.scores(metric).only(self.comparable))
 
     def frontier_table(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> pd.DataFrame:
-        """Cost, mean, probability of being on the frontier and standing per arm."""
+        """Cost, mean, probability of being on the frontier and standing per arm on the control's data."""
+        here = self.comparable
         return pareto.frontier(
-            metrics.arm_cost(metrics.find_cost(cost), self.arms, self.trials),
-            self.scores(metric).values,
+            metrics.arm_cost(metrics.find_cost(cost), self.arms, self.trials).loc[here],
+            self.scores(metric).values.loc[here],
             higher_is_better=self.metric(metric).higher_is_better,
         )
 
@@ -176,7 +189,7 @@ class Numbers:
         if best is None:
             return pd.DataFrame(columns=["n", "difference", "p", "p_holm", "equivalent", "cost_ratio"])
         costs = metrics.arm_cost(metrics.find_cost(cost), self.arms, self.trials)
-        return cheaper(equivalent(self.scores(metric).values, best, margin=margin), costs, best)
+        return cheaper(equivalent(self.scores(metric).values.loc[self.comparable], best, margin=margin), costs, best)
 
     def by_clip(self, first: str, second: str) -> clips.ClipComparison | None:
         """Two arms (arm_id or label) on the same clips; None if they share no clips or no seed."""
@@ -282,20 +295,21 @@ class Numbers:
         counts = {"at_chance": values.at_chance, "missing": values.missing - stopped, "stopped": stopped}
         counts["waiting"] = values.waiting
         table = arms.join(summarise(values.values)).assign(**counts)
-        table = table.join(self._differences(values))
+        table = table.assign(compared_with=self.compared_with).join(self._differences(values))
         for name, each in metrics.COSTS.items():
             table[name] = metrics.arm_cost(each, self.arms, self.trials)
         standing = pareto.frontier(
             metrics.arm_cost(cost, self.arms, self.trials),
-            values.values,
+            values.values.loc[self.comparable].reindex(arms.index),
             higher_is_better=values.metric.higher_is_better,
         )
         return table.join(standing[["probability", "standing", "dominated_by"]])
 
     def _differences(self, values: Scores) -> pd.DataFrame:
         control, better = self.control, values.metric.higher_is_better
-        any_arm = control if control is not None else str(values.values.index[0])
+        any_arm = self.compared_with.to_dict() if control is not None else str(values.values.index[0])
         compared = significance.compare(values.values, any_arm, higher_is_better=better)
+        compared.loc[self.compared_with.isna(), "reason"] = NO_CONTROL
         if control is None:
             compared = compared.assign(verdict=significance.UNDECIDED, reason="no control to compare with", n=0)
             compared[["difference", "low", "high", "p", "p_holm", "p_bh", "more_seeds"]] = float("nan")

@@ -37,12 +37,13 @@ class Sweep(Numbers):
         return draw_frontier.draw(self.frontier_info(metric, cost), theme)
 
     def frontier_info(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> draw_frontier.FrontierInfo:
-        """The numbers of `frontier`."""
-        found, price, values = self.metric(metric), metrics.find_cost(cost), self.scores(metric).values
-        costs = metrics.arm_cost(price, self.arms, self.trials)
+        """The numbers of `frontier`: the arms on the control's data."""
+        found, price, here = self.metric(metric), metrics.find_cost(cost), self.comparable
+        values = self.scores(metric).values.loc[here]
+        costs = metrics.arm_cost(price, self.arms, self.trials).loc[here]
         band = pareto.band(costs, values, higher_is_better=found.higher_is_better)
-        table = self.table(metric, cost).assign(**{cost: costs})
-        return draw_frontier.info(table, values, found, price, band, self.arms["spec"])
+        table = self.table(metric, cost).loc[here].assign(**{cost: costs})
+        return draw_frontier.info(table, values, found, price, band, self.arms.loc[here, "spec"])
 
     def ablation(self, block: str, metric: str = DEFAULT_METRIC, theme: Theme = "light") -> go.Figure:
         """Figure: the arms of one block side by side, with the control's band."""

@@ -24,6 +24,7 @@ NOTE = (
     "p is adjusted by Holm over the table: * < 0.05, ** < 0.01, *** < 0.001; best mean in bold."
 )
 CUT = " Intervals that reach where no value can be, as those of few seeds do, are cut there; beside a mean as [a, b]."
+APART = " Arms on other data are compared with the control's like there, or with nothing."
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,10 @@ def _note(table: pd.DataFrame, control: str, metric: Metric) -> str:
     chance = f" {diverged} diverged, counted at chance level." if diverged else ""
     stopped = int(table["stopped"].sum())
     early = f" {stopped} stopped early by a search, not compared." if stopped else ""
-    return NOTE.format(control=control) + (CUT if metric.cuts(table) else "") + chance + early
+    apart = table["compared_with"].nunique(dropna=False) > 1
+    return (
+        NOTE.format(control=control) + (CUT if metric.cuts(table) else "") + (APART if apart else "") + chance + early
+    )
 
 
 def render(info: TableInfo, kind: str) -> str:

@@ -12,6 +12,7 @@ with two seeds each are compared by Welch's test.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from dashboards.analysis.arms import t_half_width
 from dashboards.text import LEVEL, count
 
 Numbers = NDArray[np.float64]
+Reference = str | Mapping[Any, str | None]
 
 ALPHA = 1 - LEVEL
 POWER = 0.8
@@ -34,12 +36,12 @@ BETTER, WORSE, UNDECIDED, CONTROL = "better", "worse", "undecided", "control"
 ROUNDING = 1e-9  # relative: differences closer than this are one number
 
 
-def compare(values: pd.DataFrame, control: str, *, higher_is_better: bool = True) -> pd.DataFrame:
+def compare(values: pd.DataFrame, control: Reference, *, higher_is_better: bool = True) -> pd.DataFrame:
     """Every arm against `control`, with the reason of each verdict and how many more seeds would help.
 
     Args:
         values: `[arms, seeds]`, NaN where missing.
-        control: the arm_id the others are compared with.
+        control: the arm_id the others are compared with, or for each arm its own (None: with nothing).
         higher_is_better: which direction is an improvement.
 
     Returns:
@@ -53,28 +55,36 @@ def compare(values: pd.DataFrame, control: str, *, higher_is_better: bool = True
     return table
 
 
-def judge(values: pd.DataFrame, control: str, *, higher_is_better: bool = True) -> pd.DataFrame:
+def judge(values: pd.DataFrame, control: Reference, *, higher_is_better: bool = True) -> pd.DataFrame:
     """The tests and verdicts of `compare`.
 
     Returns:
         Per arm: n (pairs), difference (arm - control), sd (of differences), low, high (95 %, not corrected), p, method,
-        p_holm, p_bh, verdict. The control's own row has verdict "control" and no numbers.
+        p_holm, p_bh, verdict. A control's own row has verdict "control" and no numbers.
     """
-    matrix, at = values.to_numpy(float), values.index.get_loc(control)
-    numbers = _paired(matrix - matrix[at])
+    matrix, at = values.to_numpy(float), _positions(values.index, control)
+    reference = np.where((at >= 0)[:, None], matrix[at], np.nan)
+    numbers = _paired(matrix - reference)
     numbers["method"] = np.where(numbers["n"] > 0, PAIRED, NONE).astype(object)
-    counts = np.isfinite(matrix).sum(axis=1)
-    for arm in np.flatnonzero((numbers["n"] < 2) & (counts > 1) & (counts[at] > 1)):
-        for name, value in _welch(matrix[arm], matrix[at]).items():
+    counts, others = (np.isfinite(rows).sum(axis=1) for rows in (matrix, reference))
+    for arm in np.flatnonzero((numbers["n"] < 2) & (counts > 1) & (others > 1)):
+        for name, value in _welch(matrix[arm], reference[arm]).items():
             numbers[name][arm] = value
+    is_control = at == np.arange(len(at))
     for name in ("difference", "sd", "low", "high", "p"):
-        numbers[name][at] = np.nan
+        numbers[name][is_control] = np.nan
     numbers["p_holm"], numbers["p_bh"] = holm(numbers["p"]), benjamini_hochberg(numbers["p"])
     better = numbers["difference"] > 0 if higher_is_better else numbers["difference"] < 0
     certain = numbers["p_holm"] < ALPHA
     numbers["verdict"] = np.select([certain & better, certain], [BETTER, WORSE], UNDECIDED).astype(object)
-    numbers["verdict"][at] = CONTROL
+    numbers["verdict"][is_control] = CONTROL
     return pd.DataFrame(numbers, index=values.index)
+
+
+def _positions(arms: pd.Index, control: Reference) -> NDArray[np.int64]:
+    """Where each arm's control is, -1 without one."""
+    wanted = control if isinstance(control, Mapping) else dict.fromkeys(arms, control)
+    return np.array([-1 if wanted[arm] is None else arms.get_loc(wanted[arm]) for arm in arms], dtype=np.int64)
 
 
 def holm(p: Numbers) -> Numbers:

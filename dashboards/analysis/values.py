@@ -35,6 +35,11 @@ class Scores:
     missing: pd.Series
     waiting: pd.Series
 
+    def only(self, arms: pd.Index) -> Scores:
+        """Of some arms."""
+        of = (each.loc[arms] for each in (self.at_chance, self.missing, self.waiting))
+        return Scores(self.metric, self.values.loc[arms], *of)
+
 
 def joined(trials: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
     """Trials with their final metrics as columns; `averaged_error_percent` is derived where both accuracies exist."""

@@ -42,6 +42,7 @@ class Arm:
     control: bool = False
     states: dict[int, s.State] = field(default_factory=dict)
     values: dict[int, float | None] = field(default_factory=dict)
+    workload: dict[str, Any] = field(default_factory=lambda: {"name": "digits"})
 
 
 TWO = (
@@ -127,13 +128,13 @@ def _arm(session: Session, arm: Arm, position: int) -> None:
         "backbone": {"name": "resnet_tiny", "frames": 4, "size": 16, "classes": CLASSES},
         "block": arm.block,
         "insertion": arm.insertion,
-        "workload": {"name": "digits"},
+        "workload": arm.workload,
         "recipe": {"name": "quick", "epochs": EPOCHS, "batch": 32},
         "protocol": {"name": "centre"},
     }
     profile = _profile(arm)
     arm_id = f"a{position:015x}"
-    names = {"workload": "digits", "backbone": "resnet_tiny", "block": arm.block["name"]}
+    names = {"workload": arm.workload["name"], "backbone": "resnet_tiny", "block": arm.block["name"]}
     counts = {"params": arm.params, "executed_macs": arm.macs, "profile": profile}
     session.add(s.ArmRow(arm_id=arm_id, spec=spec, **names, **counts))
     settings = {f"block.{key}": value for key, value in arm.block.items()} | {"insertion": arm.insertion}
