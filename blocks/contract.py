@@ -13,17 +13,18 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import torch
 from jaxtyping import TypeCheckError
-from torch import Tensor, nn
+from torch import Tensor
 
 from blocks import signatures
 from blocks.affinity import as_on_large_maps
 from blocks.base import Block
+from blocks.cases import BATCH, Case, lively, trainable
 from blocks.closeness import DTYPES, gap, largest, too_far
 from blocks.configs import BlockConfig, Shape
 from blocks.executed import observe
@@ -31,33 +32,9 @@ from blocks.findings import Finding, Report
 from blocks.registry import BUILTIN, block_names, block_type, config_dict, config_type, misnamed, parse_config
 from blocks.variants import fitting_shape, resized, variants
 
-_BATCH = 2
 _TRAINING_STEPS = 6
-
-
-@dataclass(frozen=True)
-class Case:
-    """A block class with a config and a map that fits it."""
-
-    block: type[Block[Any]]
-    config: BlockConfig
-    shape: Shape
-
-    def build(
-        self, *, config: BlockConfig | None = None, dtype: torch.dtype = torch.float64, scramble: bool = True
-    ) -> Block[Any]:
-        """The block with reproducible weights; `scramble` moves them (and running statistics) off their start."""
-        torch.manual_seed(0)
-        block = self.block(config or self.config, self.shape).to(dtype)
-        if scramble:
-            _scramble(block)
-        return block
-
-    def clips(self, *, dtype: torch.dtype = torch.float64, shape: Shape | None = None) -> Tensor:
-        """Reproducible clips `[B, C, T, H, W]`: two, or as many as training needs."""
-        generator = torch.Generator().manual_seed(1)
-        size = (max(_BATCH, self.config.least_clips), *(shape or self.shape))
-        return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
+# What autocast may change of the output, as a share of its norm.
+_HALF = {torch.bfloat16: 4e-2, torch.float16: 6e-3}
 
 
 def check_block(
@@ -147,7 +124,7 @@ def trains_from_the_start(case: Case) -> Iterator[str]:
     BatchNorm has no effect in training.
     """
     block, x = case.build(scramble=False), case.clips().requires_grad_()
-    inputs = {"the input": x, **_trainable(block)}
+    inputs = {"the input": x, **trainable(block)}
     waiting = set(inputs)
     for step in range(_TRAINING_STEPS):
         y = block.train(step % 2 == 0)(x)
@@ -159,7 +136,7 @@ def trains_from_the_start(case: Case) -> Iterator[str]:
             yield f"forward does not use: {', '.join(unused)}"
             return
         waiting -= {name for name, grad in grads.items() if grad.any()}
-        _step(_trainable(block), grads)
+        _step(trainable(block), grads)
     if waiting:
         yield f"zero gradient for {_TRAINING_STEPS} steps: {', '.join(sorted(waiting))}"
 
@@ -224,15 +201,44 @@ def config_survives_json(case: Case) -> Iterator[str]:
         yield f"expected {case.config}, got {again}"
 
 
+def leaves_its_input_alone(case: Case) -> Iterator[str]:
+    """Somebody else may still need what a block was given."""
+    x = case.clips()
+    with torch.no_grad():
+        case.build().eval()(x)
+    if not torch.equal(x, case.clips()):
+        yield "forward changes its input in place: write x = x + y, not x += y"
+
+
+def half_precision_is_near(case: Case) -> Iterator[str]:
+    """Under autocast the output stays near that of full precision, and gradients are finite."""
+    block, x = case.build(dtype=torch.float32, scramble=False), case.clips(dtype=torch.float32).requires_grad_()
+    lively(block)
+    exact, inputs = block(x).detach(), [x, *trainable(block).values()]
+    for dtype, bound in _HALF.items():
+        with torch.autocast("cpu", dtype):
+            lower = block(x)
+        grads = torch.autograd.grad(lower.float().sum(), inputs, allow_unused=True)
+        off = float((lower.detach() - exact).norm() / exact.norm())
+        if not lower.isfinite().all():
+            yield f"in {dtype} the output is not finite"
+        elif off > bound:
+            yield f"in {dtype} the output differs by {off:.2%} of its norm, allowed {bound:.2%}"
+        if not all(grad is None or grad.isfinite().all() for grad in grads):
+            yield f"in {dtype} a gradient is not finite"
+
+
 def state_survives_a_file(case: Case) -> Iterator[str]:
-    """Weights saved and loaded into a new block give the same output; loading runs no pickled code."""
-    block, x, file = case.build().eval(), case.clips(), io.BytesIO()
-    torch.save(block.state_dict(), file)
+    """What was trained, saved and loaded into a new block gives the same output; loading runs no pickled code."""
+    block, x, file = case.build().train(), case.clips(), io.BytesIO()
+    with torch.no_grad():
+        block(x)
+    torch.save(block.eval().state_dict(), file)
     file.seek(0)
-    again = case.build(scramble=False).eval()
+    again = case.build(scramble=False, seed=1).eval()
     again.load_state_dict(torch.load(file, weights_only=True))
     if not torch.equal(block(x), again(x)):
-        yield "the reloaded block gives another output"
+        yield "the reloaded block gives another output: it depends on what is neither parameter nor buffer"
 
 
 def cost_is_what_runs(case: Case) -> Iterator[str]:
@@ -259,7 +265,7 @@ def problems_are_raised(case: Case) -> Iterator[str]:
         problems = case.config.problems(shape)
         try:
             with torch.device("meta"):
-                case.block(case.config, shape).eval()(torch.empty(_BATCH, *shape))
+                case.block(case.config, shape).eval()(torch.empty(BATCH, *shape))
         except ValueError as error:
             unsaid = [problem for problem in problems if problem not in str(error)]
             if not problems:
@@ -319,6 +325,8 @@ CHECKS: tuple[Callable[[Case], Iterator[str]], ...] = (
     shapes_are_as_annotated,
     clips_are_independent_in_eval,
     deterministic,
+    leaves_its_input_alone,
+    half_precision_is_near,
     config_survives_json,
     state_survives_a_file,
     cost_is_what_runs,
@@ -352,21 +360,6 @@ def _with(config: BlockConfig, *, implementation: str) -> BlockConfig:
     return replace(config, **{"implementation": implementation})
 
 
-def _scramble(block: nn.Module) -> None:
-    with torch.no_grad():
-        for parameter in _trainable(block).values():
-            parameter.copy_(0.3 * torch.randn_like(parameter))
-        for name, buffer in block.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.copy_(0.3 * torch.randn_like(buffer))
-            elif name.endswith("running_var"):
-                buffer.copy_(0.5 + torch.rand_like(buffer))
-
-
-def _trainable(block: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter for name, parameter in block.named_parameters() if parameter.requires_grad}
-
-
 def _step(parameters: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -381,6 +374,6 @@ def _forward_backward(case: Case, config: BlockConfig, dtype: torch.dtype, train
     torch.manual_seed(2)  # the same dropout
     y = block(x)
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
-    named = {"input": x, **_trainable(block)}
+    named = {"input": x, **trainable(block)}
     grads = torch.autograd.grad((y * weights).sum(), list(named.values()))
     return {"output": y, **{f"gradient of {name}": grad for name, grad in zip(named, grads, strict=True)}}

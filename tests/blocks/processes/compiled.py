@@ -8,8 +8,8 @@ import torch._dynamo
 from torch import nn
 
 from blocks import affinity, block_names, block_type, config_type
+from blocks.cases import Case
 from blocks.configs import Shape
-from blocks.contract import Case
 from blocks.variants import fitting_shape, variants
 
 

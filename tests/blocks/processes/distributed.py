@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from blocks import affinity, block_names, block_type, config_type
-from blocks.contract import Case
+from blocks.cases import Case
 from blocks.variants import fitting_shape, variants
 
 RANKS = 2

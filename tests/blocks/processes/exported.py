@@ -5,7 +5,7 @@ import sys
 import torch
 
 from blocks import affinity, block_names, block_type, config_type
-from blocks.contract import Case
+from blocks.cases import Case
 from blocks.variants import fitting_shape, variants
 
 
