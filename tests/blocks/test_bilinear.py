@@ -23,9 +23,10 @@ every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
 def inputs(
-    case: Any, dtype: torch.dtype = torch.float64, *, temporal: bool = True, clips: int = 2
+    case: Any, dtype: torch.dtype = torch.float64, *, temporal: bool = True, clips: int = 2, channels: int | None = None
 ) -> list[Tensor | None]:
     k, kt, rows, columns, (c, t, h, w) = case
+    c = channels or c
     generator = torch.Generator().manual_seed(0)
 
     def random(*size: int) -> Tensor:
@@ -67,7 +68,8 @@ def test_the_evaluation_for_other_devices_equals_the_definition(
 
 @every_case
 def test_gradcheck(case: Any) -> None:
-    assert torch.autograd.gradcheck(transform_fast, inputs(case, clips=1))
+    one_per_matrix = max(case[:2])  # numeric derivatives take a forward for each element
+    assert torch.autograd.gradcheck(transform_fast, inputs(case, clips=1, channels=one_per_matrix))
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 1.5e-2), (torch.float16, 2e-3)], ids=str)

@@ -1,4 +1,7 @@
-"""The run verbs as a user meets them: in processes of their own, on a ledger on disk, with scripted trials."""
+"""The run verbs as a user meets them, on a ledger on disk, with scripted trials.
+
+Every verb runs in a process of its own somewhere here; where a test calls one again, `here` spares it the start.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from orchestrator import cli
 
 SWEEP = """
 name: scripted
@@ -42,6 +49,20 @@ def write_sweep(tmp_path: Path) -> Any:
 def longrange(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "orchestrator.cli", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def here(*words: object) -> subprocess.CompletedProcess[str]:
+    """As `longrange`, in this process, which has imported everything already."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(StringIO()) as out,
+        redirect_stderr(StringIO()) as complaints,
+    ):
+        patch.setattr(sys, "argv", ["longrange", *map(str, words)])
+        patch.setattr(sys, "path", list(sys.path))  # the command adds the present folder
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return subprocess.CompletedProcess(words, int(ended.value.code or 0), out.getvalue(), complaints.getvalue())
 
 
 def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
@@ -76,10 +97,10 @@ def test_only_restricts_what_runs_not_what_is_shown(write_sweep: Any, tmp_path: 
     out = tmp_path / "run"
     options = ("--executor", "inline", "--out", out, "--mlflow", "off", "--json", "--set", "seeds=1")
     command = ("run", write_sweep(), *options, "--only")
-    ran = [json.loads(longrange(*command, f"block={block}").stdout)["ran"] for block in ("nl", "pnl")]
+    ran = [json.loads(here(*command, f"block={block}").stdout)["ran"] for block in ("nl", "pnl")]
     assert ran == [{"finished": 3}, {"finished": 1}]
     arms = {"none", "nl @res3", "nl @res4", "pnl n=1 @res3"}
-    assert set(json.loads(longrange("status", out, "--json").stdout)["arms"]) == arms
+    assert set(json.loads(here("status", out, "--json").stdout)["arms"]) == arms
     assert arms < set(longrange("table", out, "--format", "csv", "--columns", "arm").stdout.splitlines())
 
 
@@ -88,14 +109,14 @@ def test_arms_that_a_changed_sweep_drops_are_told_and_come_back(write_sweep: Any
     options = ("--out", out, "--set", "seeds=1")
     runs = ("--executor", "inline", "--mlflow", "off", "--json", *options)
     whole = write_sweep()
-    assert json.loads(longrange("run", whole, *runs).stdout)["ran"] == {"finished": 4}
+    assert json.loads(here("run", whole, *runs).stdout)["ran"] == {"finished": 4}
     less = tmp_path / "less.yaml"
     less.write_text(whole.read_text().replace("    - grid: {block: [{name: pnl}], block.n: [1, 3]}\n", ""))
     told = "no longer in the sweep: pnl n=1 @res3 (1 trial); tables and reports leave them out, their results stay"
-    planned = longrange("plan", less, *options, "--no-profile").stdout
+    planned = here("plan", less, *options, "--no-profile").stdout
     assert told in planned
-    assert told in longrange("run", less, *runs).stderr
-    again = longrange("run", whole, *runs)
+    assert told in here("run", less, *runs).stderr
+    again = here("run", whole, *runs)
     assert json.loads(again.stdout)["reused"] == 4
     assert "no longer" not in again.stderr
 
@@ -132,16 +153,16 @@ def test_failed_trials_are_told_exit_with_1_and_can_be_retried(write_sweep: Any,
     assert failed.returncode == 1
     assert "4 trials failed" in failed.stderr
     assert f"longrange resume --retry-failed '{out}'" in failed.stderr, "to be pasted"
-    assert f"4 trials failed before: longrange resume --retry-failed '{out}'" in longrange(*command).stdout
+    assert f"4 trials failed before: longrange resume --retry-failed '{out}'" in here(*command).stdout
     assert "Traceback" not in failed.stderr
-    told = json.loads(longrange("status", out, "--json").stdout)
+    told = json.loads(here("status", out, "--json").stdout)
     assert told["states"] == {"finished": 8, "failed": 4}
     assert {item["cause"] for item in told["failures"]} == {"bug"}
     retried = longrange("resume", out, "--retry-failed", "--json")
     assert json.loads(retried.stdout)["ran"] == {"failed": 4}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 @pytest.mark.ray
 def test_ray_and_inline_give_the_same_bits(write_sweep: Any, tmp_path: Path) -> None:
     sweep = write_sweep()
@@ -181,7 +202,9 @@ def test_a_signal_stops_with_a_checkpoint_and_a_second_one_at_once(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize(
+    "executor", ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow(seconds=60)])]
+)
 def test_a_killed_driver_loses_nothing_and_repeats_nothing(write_sweep: Any, tmp_path: Path, executor: str) -> None:
     out = tmp_path / "run"
     command = [

@@ -150,38 +150,37 @@ def test_every_member_is_a_configuration_of_its_own(tmp_path: Path, ledger: Ledg
     assert run(sweep, ledger, tmp_path).ran == {}, "all is done"
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """The population that nobody stops: what its ledger tells, and its history."""
+    folder = tmp_path_factory.mktemp("whole")
+    with Ledger.open(folder / "ledger.db") as ledger:
+        population = run(a_sweep(), ledger, folder).population
+        return told(ledger), population
+
+
 @pytest.mark.usefixtures("_support_on_path")
 @pytest.mark.parametrize("kill_after", [1, 5, 8, 9, 12, 14])
 def test_a_population_that_was_stopped_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, ledger: Ledger, kill_after: int
+    tmp_path: Path, ledger: Ledger, kill_after: int, undisturbed: tuple[Any, Any]
 ) -> None:
     sweep = a_sweep()
-    (tmp_path / "whole").mkdir()
-    with Ledger.open(tmp_path / "whole" / "ledger.db") as other:
-        whole = run(sweep, other, tmp_path / "whole")
-        expected = told(other)
     first = run(sweep, ledger, tmp_path, kill_after=kill_after)
     assert first.left > 0
     second = run(sweep, ledger, tmp_path)
     assert second.left == 0
-    assert told(ledger) == expected
-    assert second.population == whole.population
+    assert (told(ledger), second.population) == undisturbed
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("_support_on_path")
-def test_ray_trains_the_same_population(tmp_path: Path, ledger: Ledger) -> None:
+def test_ray_trains_the_same_population(tmp_path: Path, ledger: Ledger, undisturbed: tuple[Any, Any]) -> None:
     from orchestrator.execution.ray_tune import RayExecutor
 
-    sweep = a_sweep()
-    (tmp_path / "inline").mkdir()
-    with Ledger.open(tmp_path / "inline" / "ledger.db") as other:
-        run(sweep, other, tmp_path / "inline")
-        expected = told(other)
-    outcome = run(sweep, ledger, tmp_path, executor=RayExecutor(workers=2))
+    outcome = run(a_sweep(), ledger, tmp_path, executor=RayExecutor(workers=2))
     assert outcome.left == 0
-    assert told(ledger) == expected
+    assert told(ledger) == undisturbed[0]
 
 
 @pytest.mark.usefixtures("_support_on_path")
