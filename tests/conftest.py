@@ -8,6 +8,9 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+from order import long_first
+
 _WITHOUT_TENSORS = {"__init__", "checks", "configs", "registry"}
 
 # The suite runs in one process per core; threads of several processes would only wait for each other.
@@ -20,3 +23,9 @@ if os.environ.get("LONGRANGE_CHECK_SHAPES", "1") != "0":
     _checked = sorted(f"blocks.{file.stem}" for file in _folder.glob("*.py") if file.stem not in _WITHOUT_TENSORS)
     assert not set(_checked) & set(sys.modules), "blocks were imported before their shape checks were installed"
     install_import_hook(_checked, "beartype.beartype")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of xdist's workers
+        items[:] = long_first(items, config.workerinput["workercount"])

@@ -83,7 +83,9 @@ def test_activation_checkpointing_changes_nothing(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["compiled.py", "exported.py", "distributed.py"])
+@pytest.mark.parametrize(
+    "script", [pytest.param("compiled.py", marks=pytest.mark.slow(seconds=200)), "exported.py", "distributed.py"]
+)
 def test_in_a_process_of_its_own(script):
     environment = {**os.environ, "LONGRANGE_CHECK_SHAPES": "0", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -75,7 +75,7 @@ def unplug_first(hosts: Hosts, driver: subprocess.Popen[bytes], cache: Path) -> 
     hosts.cut(host_of(hosts, first_crew(cache, 1)[0]))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=130)
 @pytest.mark.ray
 def test_a_crew_on_two_hosts_trains_as_on_one_and_outlives_the_loss_of_one(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed", reason="the extra longrange[deepspeed] is not installed")

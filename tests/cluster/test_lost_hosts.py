@@ -153,7 +153,7 @@ def _outcome(database: Database, passwords: Mapping[str, str], run: Path, output
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=110)
 @pytest.mark.ray
 def test_a_sweep_survives_a_cut_link_and_a_lost_machine(tmp_path: Path) -> None:
     if reason := no_hosts() or services.unavailable():

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=100)
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("kinds", "kills"), [("node", 2), ("worker,preempted,driver,interrupted", 4)], ids=["nodes", "processes"]

@@ -102,7 +102,7 @@ def test_a_trial_goes_on_from_its_checkpoint_when_one_of_its_processes_is_killed
     assert len(losses(events)) < 2 * 12, "the second attempt did not start over"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 @pytest.mark.ray
 @pytest.mark.usefixtures("_support_on_path")
 def test_ddp_and_deepspeed_through_ray_train_as_processes_started_by_hand(tmp_path: Path) -> None:
