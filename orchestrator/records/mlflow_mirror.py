@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sqlite3
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from orchestrator.errors import MirrorError, UserError
@@ -33,7 +32,17 @@ from orchestrator.records import mirroring
 from orchestrator.records.engine import reading, serialize, writing
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.mirroring import Copy, Sweep
-from orchestrator.records.mlflow_runs import ENDED_AT, KIND, STATUS, TRIAL, UID, folder_name, milliseconds, parent_tags
+from orchestrator.records.mlflow_runs import (
+    ENDED_AT,
+    KIND,
+    PARENT,
+    STATUS,
+    TRIAL,
+    UID,
+    folder_name,
+    milliseconds,
+    parent_tags,
+)
 from orchestrator.records.owners import is_dead, new_owner
 from orchestrator.records.quick_http import acknowledge_at_once
 
@@ -67,6 +76,7 @@ class _Run(NamedTuple):
     run_id: str
     status: str
     ended_at: str
+    parent: str
 
 
 @dataclass(frozen=True)
@@ -166,7 +176,9 @@ class Mirror:
         if self._api is None:
             self._api = _open_client(self._uri)
             if self._file is not None:
-                _make_fast(self._api, self._file)
+                from orchestrator.records.mlflow_writers import make_fast
+
+                make_fast(self._api, self._file)
         return self._api
 
     def _sweeps(self) -> list[Sweep]:
@@ -178,9 +190,9 @@ class Mirror:
             return mirroring.pending(connection, self.store, limit)
 
     def _open_sweeps(self) -> None:
-        """A store that lost a sweep's run (deleted, or another file by the same name) is filled anew."""
+        """A store that lost a sweep's run is filled anew, and one that has it twice: restored experiments bring all."""
         for sweep in self._sweeps():
-            if sweep.marks and sweep.sweep_id not in self._opened and self._find_parent(sweep) is None:
+            if sweep.marks and sweep.sweep_id not in self._opened and len(self._parents(sweep)) != 1:
                 with writing(self._ledger.engine) as connection:
                     mirroring.forget(connection, self.store, sweep.sweep_id)
 
@@ -191,8 +203,9 @@ class Mirror:
             experiment_id, parent = self._parent(sweep)
             found: dict[str, list[_Run]] = {}
             for run in self._runs(experiment_id, sweep.uid, "trial"):
-                known = _Run(run.info.run_id, run.info.status, run.data.tags.get(ENDED_AT, ""))
-                found.setdefault(run.data.tags[TRIAL], []).append(known)
+                tags = run.data.tags
+                known = _Run(run.info.run_id, run.info.status, tags.get(ENDED_AT, ""), tags.get(PARENT, ""))
+                found.setdefault(tags[TRIAL], []).append(known)
             artifacts = str(self._client.get_experiment(experiment_id).artifact_location)
             self._opened[sweep_id] = _Opened(experiment_id, parent, artifacts, found)
         return self._opened[sweep_id]
@@ -200,16 +213,18 @@ class Mirror:
     def _parent(self, sweep: Sweep) -> tuple[str, str]:
         """The sweep's experiment and its own run, made if need be."""
         experiment_id = self._experiment(sweep.name)
-        parent = self._find_parent(sweep)
-        if parent is None:
-            start = milliseconds(sweep.created_at)
-            parent = str(self._client.create_run(experiment_id, start, parent_tags(sweep)).info.run_id)
-        return experiment_id, parent
+        found = self._parents(sweep)
+        for run_id in found[1:]:
+            self._delete(run_id)
+        if found:
+            return experiment_id, found[0]
+        start = milliseconds(sweep.created_at)
+        return experiment_id, str(self._client.create_run(experiment_id, start, parent_tags(sweep)).info.run_id)
 
-    def _find_parent(self, sweep: Sweep) -> str | None:
+    def _parents(self, sweep: Sweep) -> list[str]:
         experiment = self._client.get_experiment_by_name(sweep.name)
         runs = self._runs(experiment.experiment_id, sweep.uid, "sweep") if experiment else []
-        return str(runs[0].info.run_id) if runs else None
+        return [str(run.info.run_id) for run in runs]
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -253,12 +268,16 @@ class Mirror:
 
     def _adopt(self, copy: Copy) -> str | None:
         """The complete run of this very end that was written but not marked, if any; other runs are deleted."""
-        found = self._open(copy.sweep_id).found.pop(copy.trial_id, [])
+        opened = self._open(copy.sweep_id)
+        found = opened.found.pop(copy.trial_id, [])
         wanted = (STATUS[copy.state], repr(copy.ended_at))
-        adopted = next((run.run_id for run in found if (run.status, run.ended_at) == wanted), None)
-        for run_id in {*(run.run_id for run in found), copy.old_run_id} - {adopted, None}:
+        adopted = next((run for run in found if (run.status, run.ended_at) == wanted), None)
+        kept = adopted.run_id if adopted else None
+        for run_id in {*(run.run_id for run in found), copy.old_run_id} - {kept, None}:
             self._delete(str(run_id))
-        return adopted
+        if adopted and adopted.parent != opened.parent:  # somebody deleted the sweep's run
+            self._client.set_tag(kept, PARENT, opened.parent)
+        return kept
 
     def _delete(self, run_id: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -267,9 +286,9 @@ class Mirror:
             self._client.delete_run(run_id)
 
     def _make_writer(self) -> Writer:
-        from orchestrator.records.mlflow_writers import SERVER_THREADS, ClientWriter, TableWriter
+        from orchestrator.records.mlflow_writers import SERVER_THREADS, ClientWriter, TableWriter, engine_of
 
-        engine = _engine_of(self._client)
+        engine = engine_of(self._client)
         return TableWriter.of(engine) or ClientWriter(self._client, SERVER_THREADS if engine is None else 1)
 
     def _close_sweeps(self) -> None:
@@ -378,19 +397,3 @@ def _sqlite_file(uri: str) -> Path | None:
     except ArgumentError:
         return None
     return Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
-
-
-def _make_fast(client: Any, file: Path) -> None:
-    """Fewer flushes, and a UI that reads does not block this writer; a mirror lost with the power can be rebuilt."""
-    with contextlib.closing(sqlite3.connect(file)) as database:
-        database.execute("PRAGMA journal_mode = WAL")  # the file remembers it
-    engine = _engine_of(client)
-    if engine is not None:
-        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = NORMAL"))
-        engine.dispose()
-
-
-def _engine_of(client: Any) -> Engine | None:
-    """The store's connection pool. Not part of MLflow's interface: without it everything works, but slower."""
-    found = getattr(getattr(getattr(client, "_tracking_client", None), "store", None), "engine", None)
-    return found if isinstance(found, Engine) else None

@@ -198,6 +198,28 @@ def test_a_store_that_was_lost_is_filled_anew(world: World, empty_store: Path, t
     assert_agrees(fresh)
 
 
+def test_a_sweeps_run_that_was_deleted_by_hand_is_made_anew_and_gets_its_trials(world: World) -> None:
+    world.mirror().catch_up()
+    mirror = world.mirror()
+    mirror._client.delete_run(world.runs()["parent"]["run_id"])
+    mirror.catch_up()
+    assert_agrees(world)
+
+
+def test_a_restored_experiment_brings_nothing_back_twice(world: World) -> None:
+    world.mirror().catch_up()
+    mirror = world.mirror()
+    mirror.rebuild()  # deletes runs, which MLflow restores with the experiment
+    (experiment,) = {one for (one,) in world.query("SELECT experiment_id FROM runs")}
+    mirror._client.delete_experiment(str(experiment))
+    world.mirror().catch_up()
+    assert_agrees(world)
+    mirror._client.delete_experiment(str(experiment))
+    mirror._client.restore_experiment(str(experiment))  # by hand
+    world.mirror().catch_up()
+    assert_agrees(world)
+
+
 def test_artifacts_lie_beside_the_store(world: World, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     mirror = world.mirror()
