@@ -7,6 +7,7 @@ import types
 from collections.abc import Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
@@ -19,13 +20,19 @@ def unknown_field(key: str, known: list[str]) -> str:
 
 def wrong_types(config: Any) -> list[str]:
     """Every field of a dataclass whose value is not of the annotated type, with what it must be."""
-    hints = get_type_hints(type(config))
+    kind: Any = type(config)
+    hints = _hints(kind)
     found = []
     for field in fields(config):
         value, hint = getattr(config, field.name), hints[field.name]
         if not _fits(value, hint):
             found.append(f"{field.name} must be {_spell(hint)}, given {value!r}")
     return found
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -43,7 +43,8 @@ class Arm:
 
     def trials(self) -> list[Trial]:
         """One trial per seed."""
-        return [Trial(self.spec.model_copy(update={"seed": seed})) for seed in self.seeds]
+        first = Trial(self.spec)
+        return [first.reseeded(seed) for seed in self.seeds]
 
     def device_hours(self) -> float | None:
         """Estimated hours times devices (GPUs, or CPUs where it takes none) of all its trials; None if not known."""
@@ -172,7 +173,7 @@ def make_plan(
     if found:
         raise SweepError(source, found)
     every, rejected, besides, duplicates = _arms(sweep, candidates, {id(item) for item in chosen})
-    wanted = {Trial(item.spec).arm_id for item in chosen if item.spec is not None}
+    wanted = {item.arm_id for item in chosen if item.spec is not None}
     arms = tuple(arm for arm in every if arm.arm_id in wanted)
     if len(arms) < 2 and rejected:
         raise SweepError(source, [f"{item.label}: {item.reason}" for item in rejected])
@@ -219,6 +220,12 @@ class _Candidate:
     def values(self) -> Mapping[str, Any]:
         """What conditions are asked about: the complete trial, defaults included, if it can exist."""
         return self.content if self.spec is None else self.spec.to_json()
+
+    @cached_property
+    def arm_id(self) -> str:
+        """Of a configuration that can exist."""
+        assert self.spec is not None
+        return Trial(self.spec).arm_id
 
 
 def _candidates(sweep: Sweep) -> tuple[list[_Candidate], list[str]]:
@@ -288,7 +295,7 @@ def _arms(
             one = Rejection(label, item.setting, "; ".join(item.reasons))
             (rejected if id(item) in chosen else besides).append(one)
             continue
-        arm_id = Trial(item.spec).arm_id
+        arm_id = item.arm_id
         if arm_id in arms:
             duplicates += [Duplicate(label, item.setting, arms[arm_id].label)] if id(item) in chosen else []
             continue

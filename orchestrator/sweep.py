@@ -28,6 +28,7 @@ NAMED = ("workload", "backbone", "block", "recipe", "protocol")  # may be given 
 MOST_SEEDS = 10_000
 MOST_SEED = 2**63 - 1  # what a database keeps as one number
 MOST_SETTINGS = 100_000
+MOST_TRIALS = 1_000_000
 LONGEST_NAME = 200
 NAME = r"^[^\x00-\x1f/\\]+(/[^\x00-\x1f/\\]+)*$"
 
@@ -158,8 +159,10 @@ class Sweep(Frozen):
         return axes
 
     @model_validator(mode="after")
-    def _conditions_can_hold(self) -> Self:
+    def _can_be_planned(self) -> Self:
         wrong = unset_conditions(self.axes, merge({}, self.base))
+        if (trials := algebra.most(self.axes) * len(self.seeds)) > MOST_TRIALS:
+            wrong.append(f"axes and seeds give up to {trials:,} trials, at most {MOST_TRIALS:,} are planned at once")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self

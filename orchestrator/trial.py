@@ -51,6 +51,12 @@ class Trial:
         """16 hex digits over everything but the seed."""
         return identity({key: value for key, value in self.content.items() if key != "seed"})
 
+    def reseeded(self, seed: int) -> Trial:
+        """The same configuration with another seed, its values not written out anew: plans have thousands."""
+        other = Trial(self.spec.model_copy(update={"seed": seed}))
+        vars(other)["content"] = {**self.content, "seed": seed}
+        return other
+
 
 def identity(content: Mapping[str, Any]) -> str:
     """The id of a resolved trial (or arm) given as plain JSON values."""

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+MANY = 1_000  # rows
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for scripts.")
@@ -43,6 +45,9 @@ def echo_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str
     from rich.table import Table
 
     listed = [["–" if cell is None else str(cell) for cell in row] for row in rows]
+    if len(listed) > MANY:
+        _echo_many([list(columns), *listed], title)
+        return
     table = Table(title=escape(title) or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
         numeric = bool(listed) and all(row[index][:1].isdigit() or row[index] == "–" for row in listed)
@@ -53,6 +58,18 @@ def echo_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str
     if not console.is_terminal:  # a pipe has no width: never cut or wrap what a script may read
         console = Console(width=250)
     console.print(table)
+
+
+def _echo_many(rows: Sequence[Sequence[str]], title: str) -> None:
+    """A table of thousands of rows, which take minutes to be laid out with care."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(f"{cell}{' ' * (width - cell_len(cell))}" for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    click.echo("\n".join(([title] if title else []) + [line.rstrip() for line in lines]))
 
 
 def span(seconds: float) -> str:

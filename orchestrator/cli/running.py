@@ -73,7 +73,7 @@ def plan(
     folder = out / "ledger.db" if out else None
     wanted = saved.request(sweep, overrides, only)
     made = wanted.plan(profiled=not no_profile, ledger=folder)
-    values = made.to_json()
+    values = made.to_json() if as_json or save is not None else {}
     if folder is not None and folder.exists():
         values["standing"] = _standing(made, folder)
     values["data_problems"] = data_problems(made)

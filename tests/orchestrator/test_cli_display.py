@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from scripted_runs import plan_of
 
+from orchestrator.cli import common
 from orchestrator.cli.display import Progress
 from orchestrator.events import Ended, Started
 from orchestrator.failures import Cause
@@ -33,3 +34,15 @@ def test_only_faults_are_failures(state: str, cause: Cause | None, said: str) ->
             progress.event(Started(trial.trial_id, 1, 0.0, "here", "cpu"))
             progress.event(Ended(trial.trial_id, 1, 1.0, state, None, cause))
     assert told.getvalue().strip() == f"4/4 trials · {said}"
+
+
+def test_a_table_of_thousands_of_rows_says_what_a_short_one_says(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [["漢 [b]", None], *(["a", number] for number in range(common.MANY))]
+    common.echo_table(["arm", "trials"], rows, title="[all]")
+    long = capsys.readouterr().out.splitlines()
+    common.echo_table(["arm", "trials"], rows[:3], title="[all]")
+    short = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in long[:5]] == [line.split() for line in short]
+    assert len(long) == len(rows) + 2
+    assert long[2] == "漢 [b]  –"
+    assert long[3] == "a       0"

@@ -96,6 +96,11 @@ def test_seeds_are_a_number_or_a_list(given: Any, seeds: tuple[int, ...]) -> Non
             "axes",
             "up to 1,000,000 settings, at most",
         ),
+        (
+            {"axes": {"grid": {f"block.{x}": [0] * 100 for x in "ab"}}, "seeds": 101},
+            "(file)",
+            "axes and seeds give up to 1,010,000 trials, at most 1,000,000",
+        ),
         ({"budget": {"gpu_hour": 1}}, "budget.gpu_hour", "did you mean 'gpu_hours'?"),
         ({"budget": {"gpu_hours": 0}}, "budget.gpu_hours", "greater than 0, given 0"),
         ({"budget": {"gpu_hours": float("inf")}}, "budget.gpu_hours", "finite number, given inf"),

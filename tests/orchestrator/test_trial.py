@@ -53,6 +53,12 @@ def test_golden_ids(given: dict[str, Any], trial_id: str, arm_id: str) -> None:
     assert (found.trial_id, found.arm_id) == (trial_id, arm_id)
 
 
+def test_another_seed_of_the_same_configuration_is_the_same_trial_as_one_made_anew() -> None:
+    other = trial().reseeded(123)
+    assert other.trial_id == trial(seed=123).trial_id != trial().trial_id
+    assert (other.arm_id, other.content) == (trial().arm_id, trial(seed=123).content)
+
+
 def test_ids_are_the_same_in_another_process() -> None:
     code = (
         "import sys, json; from orchestrator.trial import Trial; from workloads.spec import TrialSpec\n"
