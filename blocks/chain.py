@@ -105,4 +105,4 @@ class ChannelShift(nn.Module):
         if self.key is None:
             return x.mean((2, 3, 4))
         score_b1n: Tensor = self.key(x).flatten(2)
-        return (x.flatten(2) @ score_b1n.softmax(2).to(x.dtype).mT).squeeze(2)
+        return (x.flatten(2) @ score_b1n.softmax(2).mT).squeeze(2)

@@ -42,7 +42,7 @@ class GC(Block[GCConfig]):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
-        context_bc1 = x.flatten(2) @ self.weights(x).to(x.dtype).transpose(1, 2)
+        context_bc1 = x.flatten(2) @ self.weights(x).transpose(1, 2)
         delta: Tensor = self.up(torch.relu(self.norm(self.down(context_bc1[..., None, None]))))
         return x + delta
 
@@ -64,6 +64,6 @@ class GC(Block[GCConfig]):
         return Cost(
             macs=2 * c * n + 2 * c * width,
             params=c + 1 + 2 * c * width + width + c + 2 * width,
-            peak_activation_elements=max(2 * c * n + 2 * c, c * n + 2 * n),
+            peak_activation_elements=2 * c * n + 2 * c,
             product_macs=c * n,
         )

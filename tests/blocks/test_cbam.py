@@ -65,7 +65,7 @@ def test_agrees_with_a_second_implementation(
 ) -> None:
     b, *thw = size
     block = make(Shape(C, *thw), dtype).train(training)
-    x = torch.randn(b, C, *thw, dtype=dtype, requires_grad=True)
+    x = (torch.randn(b, C, *thw, dtype=dtype) - 2).requires_grad_()  # so that maxima have both signs
     for ours, theirs in zip(outcome(block(x), x, block), outcome(naive(block, x), x, block), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
@@ -98,15 +98,15 @@ def test_parameters_of_rnl_table_3_are_printed_in_the_row_of_gc() -> None:
     assert round(24.327632 + added / 1e6, 2) == 24.79  # printed: CBAM 24.80, GC 24.79
 
 
-@pytest.mark.parametrize("shape", [Shape(C, 3, 5, 7), Shape(C, 1, 2, 3), Shape(R, 3, 5, 7)], ids=str)
+@pytest.mark.parametrize("shape", [Shape(C, 3, 5, 7), Shape(C, 1, 2, 3), Shape(R, 3, 5, 7), Shape(2, 3, 5, 7)], ids=str)
 def test_cost_is_what_runs(shape: Shape) -> None:
     with torch.device("meta"):
-        block = CBAM(CBAMConfig(reduction=R), shape)
+        block = CBAM(CBAMConfig(reduction=min(R, shape.channels)), shape)
     cost, seen = block.cost(), observe(block, shape)
     assert (cost.macs, cost.product_macs) == (seen.macs, seen.product_macs)
     assert cost.peak_activation_elements == seen.peak_activation_elements
     assert cost.params == sum(parameter.numel() for parameter in block.parameters())
-    assert cost.macs == 4 * shape.channels * (shape.channels // R) + 2 * 7**3 * prod(shape[1:])
+    assert cost.macs == 4 * shape.channels * max(1, shape.channels // R) + 2 * 7**3 * prod(shape[1:])
 
 
 def test_has_no_attention_map_and_a_stable_state_dict() -> None:

@@ -127,7 +127,9 @@ def test_cost_is_what_runs(shape: Shape) -> None:
 
 def test_state_dict_is_stable() -> None:
     names = {f"{layer}.{kind}" for layer in ("key", "down", "norm", "up") for kind in ("weight", "bias")}
-    assert set(make(Shape(C, 3, 5, 7)).state_dict()) == names
+    state = make(Shape(C, 3, 5, 7)).state_dict()
+    assert set(state) == names
+    assert state["norm.weight"].shape == (*state["down.weight"].shape[:1], 1, 1, 1), "as in the released checkpoints"
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

@@ -204,19 +204,28 @@ def test_mfnet_with_one_block(share: bool, qk_reduction: int, printed: float) ->
 
 @pytest.mark.parametrize("upsample", ["nearest", "trilinear"])
 @pytest.mark.parametrize("affinity", ["embedded_gaussian", "dot_product"])
-def test_attention_is_the_row_of_the_map_of_each_scale(affinity: Any, upsample: Any) -> None:
-    shape = Shape(12, 2, 5, 7)
-    block, x = make(shape, affinity=affinity, upsample=upsample), torch.randn(2, *shape, dtype=torch.float64)
-    maps = block.attention(x, (1, 4, 6))  # beyond the last full cell of both pooled scales
-    assert maps.shape == (2, 3, 2, 5, 7)
-    pooled = functional.max_pool3d(x[:, 4:8], (1, 2, 2))
-    operation = block.operations[0]
-    theta, phi = operation.theta(pooled)[..., 1, 1, 2], operation.phi(pooled)
-    row = torch.einsum("bc,bcthw->bthw", theta, phi)
-    row = row.flatten(1).softmax(1).view_as(row) if affinity == "embedded_gaussian" else row / row[0].numel()
-    for b in range(2):
-        expected = naive_resized(row[b, None], x.shape[3:], upsample)[0]
-        torch.testing.assert_close(maps[b, 1], expected)
+@pytest.mark.parametrize(
+    ("position", "cells"),
+    [((1, 8, 12), [(1, 8, 12), (1, 3, 5), (1, 1, 2)]), ((0, 3, 7), [(0, 3, 7), (0, 1, 3), (0, 0, 1)])],
+    ids=["beyond the last full cells", "inside"],
+)
+def test_attention_is_the_row_of_the_map_of_each_scale(
+    affinity: Any, upsample: Any, position: tuple[int, int, int], cells: list[tuple[int, int, int]]
+) -> None:
+    shape = Shape(12, 2, 9, 13)
+    block = make(shape, affinity=affinity, upsample=upsample, share=False)
+    x = torch.randn(2, *shape, dtype=torch.float64)
+    maps = block.attention(x, position)
+    assert maps.shape == (2, 3, 2, 9, 13)
+    for k, cell in enumerate(cells):
+        pooled, operation = x[:, 4 * k : 4 * k + 4], block.operations[k]
+        for _ in range(k):
+            pooled = functional.max_pool3d(pooled, (1, 2, 2))
+        theta, phi = operation.theta(pooled)[..., *cell], operation.phi(pooled)
+        row = torch.einsum("bc,bcthw->bthw", theta, phi)
+        row = row.flatten(1).softmax(1).view_as(row) if affinity == "embedded_gaussian" else row / row[0].numel()
+        for b in range(2):
+            torch.testing.assert_close(maps[b, k], naive_resized(row[b, None], x.shape[3:], upsample)[0])
 
 
 @pytest.mark.parametrize(
