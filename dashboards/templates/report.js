@@ -13,7 +13,8 @@
     const figure = read(`figure-${box.dataset.figure}`);
     const layout = { ...figure.layout, template: templates[theme()], autosize: true };
     if (narrow() && box.dataset.figure === "frontier") layout.annotations = []; // names would cover the points
-    const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"],
+    const config = { responsive: true, displaylogo: false, plotlyServerURL: "",
+      modeBarButtonsToRemove: ["sendChartToCloud", "select2d", "lasso2d"], // nothing may leave this machine
       toImageButtonOptions: { format: "svg", filename: `${document.title} ${box.dataset.figure}` } };
     Plotly.react(box, figure.data, layout, config);
     drawn.add(box);
@@ -57,6 +58,16 @@
       if (entry.isIntersecting && !drawn.has(entry.target)) draw(entry.target);
     }), { rootMargin: "600px" });
     boxes.forEach((box) => observer.observe(box));
-    window.addEventListener("beforeprint", () => boxes.filter((box) => !drawn.has(box)).forEach(draw));
+    let shown = theme();
+    window.addEventListener("beforeprint", () => { // paper is white and narrow, whatever the screen is
+      shown = theme();
+      root.dataset.printing = "";
+      boxes.forEach((box) => drawn.add(box));
+      setTheme("light");
+    });
+    window.addEventListener("afterprint", () => {
+      delete root.dataset.printing;
+      setTheme(shown);
+    });
   }).catch((error) => failed(error.message));
 })();

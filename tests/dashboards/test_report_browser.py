@@ -75,3 +75,31 @@ def test_theme_and_zoom_buttons_redraw(browser: Any, address: str) -> None:
     page.click("text=All arms")
     page.wait_for_function(f"Math.abs({lowest} - {before}) < 1e-6")
     page.close()
+
+
+def test_print_is_light_and_whole(browser: Any, address: str) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="dark")
+    page.goto(address)
+    page.wait_for_selector("[data-figure=frontier] .main-svg", timeout=30_000)
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 within Chromium's margins
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    wide = "[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth + 1).length"
+    assert page.evaluate(wide) == 0
+    cut = "[...document.querySelectorAll('.main-svg')].filter(svg => svg.getBoundingClientRect().right > 718).length"
+    assert page.evaluate(cut) == 0
+    assert page.locator("[data-figure]:not(:has(.main-svg))").count() == 0
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.close()
+
+
+def test_nothing_can_be_sent_away(browser: Any, address: str) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(address)
+    page.wait_for_selector("[data-figure=frontier] .modebar-btn", state="attached", timeout=30_000)
+    names = page.eval_on_selector_all(".modebar-btn", "found => found.map(each => each.dataset.title)")
+    assert "Download plot" in names
+    assert [name for name in names if "hare" in name or "loud" in name] == []
+    page.close()
