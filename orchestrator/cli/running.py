@@ -315,6 +315,9 @@ def show_plan(made: Plan, standing: Mapping[str, Any] | None) -> None:
         click.echo(f"earlier estimates on this kind of device were off by {error:.0f} % (median)")
 
 
+EARLY = ("asha", "hyperband", "median")  # schedulers that stop trials once their grace is over
+
+
 def _show_search(search: Mapping[str, Any]) -> None:
     """What a search may draw, and what that may cost."""
     rows = []
@@ -328,6 +331,9 @@ def _show_search(search: Mapping[str, Any]) -> None:
         f"{len(search['drawn'])} of {search['configurations']} configurations drawn; sampler {search['sampler']}, "
         f"scheduler {search['scheduler']}; at most {', '.join(hours) or 'an unknown time'}, if none is stopped early"
     )
+    if search["scheduler"] in EARLY and search["grace_epochs"] >= at_most["epochs"]:
+        below = f"not below the {at_most['epochs']} epochs of a trial"
+        click.echo(f"nobody is stopped early: grace_epochs {search['grace_epochs']} is {below}")
 
 
 def _done(standing: Mapping[str, Any]) -> str:

@@ -67,6 +67,7 @@ def plan_search(
         "space": {path: {kind.kind: list(getattr(kind, kind.kind))} for path, kind in search.space.items()},
         "sampler": search.sampler,
         "scheduler": search.scheduler,
+        "grace_epochs": search.grace_epochs,
         "at_most": at_most or _at_most(planned(search.corners()), search.configurations, source),
     }
     return replace(made, sweep=sweep, search=facts)

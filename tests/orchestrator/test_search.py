@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from search_runs import run
 
+from orchestrator.cli import cli
 from orchestrator.errors import SweepError
 from orchestrator.launch import write_best
 from orchestrator.overview import overview
@@ -88,6 +90,17 @@ def test_the_highest_cost_is_that_of_the_dearest_end() -> None:
     (arm,) = [arm for arm in plan_sweep(parse_sweep({"name": "y", "base": dearest})).arms if not arm.is_control]
     assert found["seconds_per_trial"] == pytest.approx(arm.price.seconds, rel=1e-2)
     assert found["cpu_hours"] == pytest.approx(10 * (arm.price.seconds or 0) / 3600, rel=1e-2)
+
+
+@pytest.mark.parametrize(("grace", "scheduler", "said"), [(2, "asha", True), (1, "median", False), (2, "none", False)])
+def test_the_plan_says_when_nobody_can_be_stopped(tmp_path: Path, grace: int, scheduler: str, said: bool) -> None:
+    search = {"space": {"recipe.lr": {"choice": [0.1, 0.01]}}, "grace_epochs": grace, "scheduler": scheduler}
+    base = {"workload": "digits", "insertion": {"res3": [0]}, "block": "nl", "recipe": {"epochs": 2}}
+    file = tmp_path / "searched.yaml"
+    file.write_text(yaml.safe_dump({"name": "searched", "base": base, "search": search}))
+    shown = CliRunner().invoke(cli, ["plan", str(file), "--no-profile"]).output
+    assert "0 of 20 configurations drawn" in shown
+    assert ("nobody is stopped early: grace_epochs 2 is not below the 2 epochs of a trial" in shown) == said
 
 
 def drawn_by(search: Search, count: int) -> list[dict[str, Any]]:
