@@ -11,7 +11,12 @@ import dashboards
 
 FOLDER = Path(dashboards.__file__).parent
 OURS = {"blocks", "workloads", "orchestrator"}
-ALLOWED = {"orchestrator.records.schema", "orchestrator.trial", "orchestrator.errors"}
+ALLOWED = {
+    "orchestrator.errors",
+    "orchestrator.records.read_only",
+    "orchestrator.records.schema",
+    "orchestrator.trial",
+}
 HEAVY = ("torch", "ray", "mlflow", "dash")
 
 
