@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,22 @@ from uuid import uuid4
 from orchestrator.errors import LedgerError, UserError
 
 RUNS = Path("runs")
+
+
+def _is_texts(given: Any) -> bool:
+    return isinstance(given, list) and all(isinstance(one, str) for one in given)
+
+
+# What `run.json` may hold under the keys that verbs use before anything else could judge them.
+SETTINGS: dict[str, Callable[[Any], bool]] = {
+    "sweep": lambda given: isinstance(given, str) and given != "",
+    "only": _is_texts,
+    "without_password": _is_texts,
+    "executor": lambda given: given in ("auto", "inline", "ray"),
+    "changed": lambda given: given in ("ask", "keep"),
+    "workers": lambda given: given is None or (isinstance(given, int) and given > 0),
+    **dict.fromkeys(("ledger", "mlflow", "address", "notify"), lambda given: given is None or isinstance(given, str)),
+}
 
 
 def slug(name: str) -> str:
@@ -139,12 +156,32 @@ class RunFolder:
         write_text(self.root / "run.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
     def settings(self) -> dict[str, Any]:
-        """What `write_settings` wrote."""
+        """What `write_settings` wrote.
+
+        Raises:
+            UserError: the file is damaged, or was written by hand.
+        """
+        file = self.root / "run.json"
         try:
-            settings: dict[str, Any] = json.loads((self.root / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {self.root / 'run.json'}: {error}") from error
-        return settings
+            settings = json.loads(file.read_text(encoding="utf-8"))
+            wrong = _setting_problems(settings)
+        except (OSError, ValueError, RecursionError) as error:
+            wrong = str(error)
+        if wrong:
+            raise UserError(
+                f"cannot read {file}: {wrong}. The ledger holds the results: move the file away and start the sweep "
+                f"again with `longrange run SWEEP --out {shlex.quote(str(self.root))}`, which goes on from there"
+            )
+        return {"ledger": None, **settings}
+
+
+def _setting_problems(settings: Any) -> str:
+    """What no `write_settings` ever wrote, in words; empty if there is nothing."""
+    if not isinstance(settings, dict):
+        return "it holds no settings"
+    missing = [] if "sweep" in settings else ["sweep is missing"]
+    wrong = [key for key, fits in SETTINGS.items() if key in settings and not fits(settings[key])]
+    return "; ".join([*missing, *(f"{key} cannot be {settings[key]!r:.60}" for key in wrong)])
 
 
 class CancelFile:

@@ -50,9 +50,9 @@ def test_a_run_folder_is_made_and_found_again(tmp_path: Path) -> None:
     made = RunFolder.make(tmp_path / "deep" / "run")
     with pytest.raises(UserError, match="there is no run in"):
         RunFolder.find(made.root)
-    made.write_settings({"sweep": "x", "only": []})
+    made.write_settings({"sweep": "x", "only": [], "ledger": "l.db"})
     found = RunFolder.find(made.root)
-    assert found.settings() == {"sweep": "x", "only": []}
+    assert found.settings() == {"sweep": "x", "only": [], "ledger": "l.db"}
     assert {found.ledger.parent, found.checkpoints.parent, found.report.parent, found.plan.parent} == {made.root}
 
 
@@ -98,3 +98,33 @@ def test_where_not_even_clearing_up_is_possible_the_reason_is_told(tmp_path: Pat
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(LedgerError, match=r"cannot write .*: Not a directory"):
         write_text(tmp_path / "file" / "cancel", "new")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[1]", "it holds no settings"),
+        ("{}", "sweep is missing"),
+        ('{"sweep": ""}', "sweep cannot be ''"),
+        ('{"sweep": 5, "ledger": 3}', "sweep cannot be 5; ledger cannot be 3"),
+        (
+            '{"sweep": "s", "executor": "gpu", "only": "x", "workers": 0}',
+            "only cannot be 'x'; executor cannot be 'gpu'",
+        ),
+        ("[" * 100_000, "recursion"),
+        ("\xff", "codec can't decode"),
+    ],
+)
+def test_settings_that_are_damaged_are_told_with_the_way_out(tmp_path: Path, content: str, says: str) -> None:
+    folder = RunFolder.make(tmp_path / "my run")
+    (folder.root / "run.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError) as caught:
+        folder.settings()
+    assert says in str(caught.value)
+    assert f"longrange run SWEEP --out '{folder.root}'" in str(caught.value)
+
+
+def test_settings_of_an_older_version_are_completed(tmp_path: Path) -> None:
+    folder = RunFolder.make(tmp_path)
+    folder.write_settings({"sweep": "s"})
+    assert folder.settings() == {"sweep": "s", "ledger": None}
