@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -22,14 +23,26 @@ from orchestrator.sweep import parse_sweep
 from workloads.progress import EpochDone
 
 Attempts = Callable[..., list[Attempt]]
+SUPPORT = Path(__file__).parents[2] / "support"
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """Ray on this machine, with two GPUs that only Ray believes in: it takes seconds to start, so tests share it."""
+    from orchestrator.execution.ray_tune import RayExecutor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)  # of workers, which find the scripted workload
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 2}')
+        with RayExecutor(workers=2):
+            yield
 
 
 @pytest.fixture
-def ray_executor(_support_on_path: None) -> Iterator[Executor]:
+def ray_executor(ray_here: None) -> Executor:
     from orchestrator.execution.ray_tune import RayExecutor
 
-    with RayExecutor(workers=2) as ray:
-        yield ray
+    return RayExecutor(workers=2)
 
 
 @pytest.fixture(params=["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
@@ -242,19 +255,14 @@ def test_arms_get_resources_of_their_own_and_workers_check_them(attempts: Attemp
 @pytest.mark.slow
 @pytest.mark.usefixtures("_support_on_path")
 def test_trials_share_gpus_by_fractions_and_processes_have_one_each(
-    attempts: Attempts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    attempts: Attempts, tmp_path: Path, ray_executor: Executor
 ) -> None:
-    """Two GPUs that only Ray believes in."""
-    from orchestrator.execution.ray_tune import RayExecutor
-
-    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 2}')
     kinds = [Resources(cpus=0.5, gpus=0.5), Resources(cpus=0.5, gpus=0.5), Resources(gpus=1.0, workers=2)]
     todo = [
         dataclasses.replace(one, resources=kind)
         for one, kind in zip(attempts(name="placed:Placed"), kinds, strict=True)
     ]
-    with RayExecutor(workers=2) as executor:
-        ended = [event for event in executor.run(todo) if isinstance(event, Ended)]
+    ended = [event for event in ray_executor.run(todo) if isinstance(event, Ended)]
     assert [event.state for event in ended] == ["finished"] * 3
     one, other, crew = (gpus_seen(tmp_path / "cache")[attempt.trial_id] for attempt in todo)
     assert [len(one), len(other)] == [1, 1]
