@@ -263,7 +263,7 @@ def find_sweep(source: str) -> Path:
     given = Path(source)
     if source in shipped_sweeps():
         return shipped
-    if _is(given, Path.is_dir):
+    if source and _is(given, Path.is_dir):
         raise UserError(f"{source} is a folder: give a sweep file (YAML), or a name that `longrange sweeps` lists")
     if _is(given, Path.is_file):
         return given
@@ -370,7 +370,8 @@ def yaml_value(text: str, source: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{source}: the value is not valid YAML: {error}") from error
+        why = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise UserError(f"{source}: the value is not valid YAML: {why}") from error
 
 
 def get_path(document: Any, path: str) -> Any:

@@ -12,7 +12,7 @@ import click
 from orchestrator import paths, saved
 from orchestrator.cli.common import echo_json, echo_table, json_option, ledger_option, only_option, set_option, typed
 from orchestrator.cli.looking import published_rows
-from orchestrator.errors import LongrangeError, TrialsFailed
+from orchestrator.errors import LongrangeError, TrialsFailed, UserError
 from orchestrator.launch import (
     STOP_SIGNALS,
     Settings,
@@ -70,6 +70,8 @@ def plan(
     longrange plan quickstart --set recipe.epochs=2 --only block.name=nl --json
     longrange plan quickstart --save plan.json
     """
+    if out is not None and out.is_file():
+        raise UserError(f"{out} is a file: give the folder of a run with --out")
     folder = out / "ledger.db" if out else None
     wanted = saved.request(sweep, overrides, only)
     made = wanted.plan(profiled=not no_profile, ledger=folder)

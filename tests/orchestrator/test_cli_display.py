@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 from scripted_runs import plan_of
 
-from orchestrator.cli import common
+from orchestrator.cli import cli, common
 from orchestrator.cli.display import Progress
+from orchestrator.errors import UserError
 from orchestrator.events import Ended, Started
 from orchestrator.failures import Cause
 
@@ -46,3 +49,11 @@ def test_a_table_of_thousands_of_rows_says_what_a_short_one_says(capsys: pytest.
     assert len(long) == len(rows) + 2
     assert long[2] == "漢 [b]  –"
     assert long[3] == "a       0"
+
+
+def test_a_plan_into_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    words = ["plan", "quickstart", "--no-profile", "--out", str(tmp_path / "file")]
+    done = CliRunner().invoke(cli, words, standalone_mode=False)
+    assert isinstance(done.exception, UserError)
+    assert "is a file: give the folder of a run with --out" in str(done.exception)

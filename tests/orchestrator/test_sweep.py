@@ -239,6 +239,8 @@ def test_overrides_change_the_file_and_its_base(write: Any) -> None:
         ("sead=3", "unknown path 'sead'"),
         ("sead=3", "did you mean 'seeds'?"),
         ("seeds=[", "--set seeds=[: the value is not valid YAML"),
+        ("block=!!python/name:os.system", "not valid YAML: could not determine a constructor for the tag"),
+        ("question=\0", "not valid YAML: unacceptable character #x0000"),
         ("seeds.x=1", "or a list of them, such as [0, 1, 2]; given {'x': 1}"),
         ("budget.wall_hour=1", "did you mean 'wall_hours'?"),
     ],
@@ -247,6 +249,12 @@ def test_overrides_that_lead_nowhere(write: Any, override: str, said: str) -> No
     with pytest.raises(UserError) as caught:
         load_sweep(write(GOOD), [override])
     assert said in str(caught.value)
+    assert "<unicode string>" not in str(caught.value)
+
+
+def test_no_name_is_no_folder() -> None:
+    with pytest.raises(UserError, match="no sweep '': neither a file nor a name"):
+        load_sweep("")
 
 
 @pytest.mark.parametrize(
