@@ -74,11 +74,19 @@ class MirrorProcess:
 
 
 def _start() -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "orchestrator.mirror_process"]
+    # The modules of this very process, not those of a folder that one stands in: that may be another checkout.
+    command = [sys.executable, "-P", "-m", "orchestrator.mirror_process"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     pipe = subprocess.PIPE
     # Ctrl-C is for the driver, which lets the copy end; what libraries print is for nobody.
     return subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        command,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        env=environment,
     )
 
 

@@ -49,6 +49,17 @@ def test_it_copies_and_comes_back_after_its_death(tmp_path: Path, ledger: Path) 
     assert process.poll() is not None
 
 
+def test_it_runs_what_this_process_runs_wherever_one_stands(
+    tmp_path: Path, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "orchestrator").mkdir(parents=True)
+    (tmp_path / "here" / "orchestrator" / "__init__.py").write_text("raise ImportError('another checkout')")
+    monkeypatch.chdir(tmp_path / "here")
+    with MirrorProcess(f"sqlite:///{tmp_path}/mlflow.db", ledger) as mirror:
+        mirror.catch_up()
+    assert _runs(tmp_path / "mlflow.db") == 2
+
+
 @pytest.mark.slow
 def test_what_is_wrong_with_the_store_is_told(tmp_path: Path, ledger: Path) -> None:
     (tmp_path / "folder").mkdir()

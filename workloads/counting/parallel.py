@@ -80,7 +80,7 @@ def _count(tasks: Sequence[str], processes: int) -> None:
 def _feed(queue: SimpleQueue[str]) -> None:
     """One worker and its tasks; if it dies, the caller counts what it did not."""
     path = os.pathsep.join(filter(None, sys.path))
-    command = [sys.executable, "-m", "workloads.counting.parallel"]
+    command = [sys.executable, "-P", "-m", "workloads.counting.parallel"]  # -P: not what the current folder calls so
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
     with (
