@@ -26,7 +26,7 @@ PYTHON
     ;;
 esac
 
-# One worker: several make every request ten times slower (see docs, "Grow to a cluster").
+# One worker: several make every request ten times slower (see docs, "Scale to a cluster").
 exec mlflow server --app-name basic-auth --backend-store-uri "$database" --artifacts-destination "$artifacts" \
   --host "${MLFLOW_HOST:-0.0.0.0}" --port "${MLFLOW_PORT:-5000}" --workers 1 \
   --allowed-hosts "${MLFLOW_ALLOWED_HOSTS:-mlflow:5000,localhost:5000,127.0.0.1:5000}"

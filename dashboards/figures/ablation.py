@@ -142,7 +142,7 @@ def _draw_row(chart: go.Figure, row: Row, metric: Metric) -> None:
         marker={"color": style.color, "size": 7, "opacity": 0.4},
         hovertemplate=f"one seed: {metric.hovering('x')}<extra></extra>",
     )
-    certain = f"95 % {metric.interval(row.low, row.high)}" if np.isfinite(row.low) else "interval unknown (one seed)"
+    certain = f"95 % CI {metric.interval(row.low, row.high)}" if np.isfinite(row.low) else "interval unknown (one seed)"
     change = f"{metric.change(row.difference)}: {row.verdict}"
     chart.add_scatter(
         x=[row.mean],
