@@ -107,33 +107,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _run(attempt: Attempt, stop: Callable[[], bool], rank: int) -> Iterator[Event]:
-    spec = TrialSpec.model_validate(attempt.content)
-    # What really runs must be what was planned: engines have handed trials the wrong values before.
-    actual = identity(spec.to_json())
-    if actual != attempt.trial_id:
-        raise RuntimeError(
-            f"this worker was asked for trial {attempt.trial_id} but was given {actual}; "
-            "is another version of longrange installed here?"
-        )
-    context = RunContext(
-        cache_dir=attempt.cache_dir,
-        checkpoint_dir=attempt.checkpoint_dir,
-        device="cuda" if attempt.resources.gpus else "cpu",
-        threads=max(1, int(attempt.resources.cpus)),
-        data_workers=attempt.resources.loading_threads,
-        micro_batch=attempt.micro_batch,
-        stop=stop,
-        pause_after=attempt.pause_after,
-    )
-    yield Started(
-        trial_id=attempt.trial_id,
-        attempt=attempt.number,
-        at=time.time(),
-        host=socket.gethostname(),
-        device=context.device,
-        micro_batch=attempt.micro_batch,
-        environment=_environment(attempt.resources.workers),
-    )
+    spec = _planned(attempt)
+    context = _context(attempt, stop)
+    yield _started(attempt, context.device)
     workload = spec.workload.open()
     workload.prepare(context)
     history = History(attempt.checkpoint_dir / HISTORY_FILE)
@@ -152,6 +128,43 @@ def _run(attempt: Attempt, stop: Callable[[], bool], rank: int) -> Iterator[Even
     for epoch in history.rest():
         yield Progressed(attempt.trial_id, attempt.number, time.time(), epoch, replayed=True)
     yield Paused(attempt.trial_id, attempt.number, time.time())
+
+
+def _planned(attempt: Attempt) -> TrialSpec:
+    """What really runs must be what was planned: engines have handed trials the wrong values before."""
+    spec = TrialSpec.model_validate(attempt.content)
+    actual = identity(spec.to_json())
+    if actual != attempt.trial_id:
+        raise RuntimeError(
+            f"this worker was asked for trial {attempt.trial_id} but was given {actual}; "
+            "is another version of longrange installed here?"
+        )
+    return spec
+
+
+def _context(attempt: Attempt, stop: Callable[[], bool]) -> RunContext:
+    return RunContext(
+        cache_dir=attempt.cache_dir,
+        checkpoint_dir=attempt.checkpoint_dir,
+        device="cuda" if attempt.resources.gpus else "cpu",
+        threads=max(1, int(attempt.resources.cpus)),
+        data_workers=attempt.resources.loading_threads,
+        micro_batch=attempt.micro_batch,
+        stop=stop,
+        pause_after=attempt.pause_after,
+    )
+
+
+def _started(attempt: Attempt, device: str) -> Started:
+    return Started(
+        trial_id=attempt.trial_id,
+        attempt=attempt.number,
+        at=time.time(),
+        host=socket.gethostname(),
+        device=device,
+        micro_batch=attempt.micro_batch,
+        environment=_environment(attempt.resources.workers),
+    )
 
 
 def _recordable(progress: Progress) -> Progress:
