@@ -210,21 +210,16 @@ def start(
         UserError: the data is not ready, or finished trials ran under other code.
         LedgerError: the ledger cannot be written.
     """
-    from orchestrator.dropped import dropped
-    from orchestrator.dropped import told as dropped_told
     from orchestrator.records.ledger import Ledger
     from orchestrator.run import run_plan
 
-    problems = data_problems(made)
-    if problems:
-        raise UserError("the data is not ready:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    _refuse_missing_data(made)
     cancelled = CancelFile(folder.cancel)  # from here on: who asks while Ray starts is heard too
     paths.write_text(folder.plan, json.dumps(made.to_json(), indent=2, sort_keys=True) + "\n")
     with ExitStack() as stack:
         told = stack.enter_context(_notified(made, folder, settings, observer, say))
         ledger = stack.enter_context(Ledger.open(settings["ledger"] or folder.ledger))
-        if gone := dropped(made, ledger):
-            say(dropped_told(gone))
+        _tell_dropped(made, ledger, say)
         mirror = make_mirror(settings["mlflow"], folder, ledger)
         place = settings["ledger"] or folder.ledger
         beside = mirror and stack.enter_context(MirrorProcess(settings["mlflow"] or folder.mlflow_uri, place))
@@ -250,6 +245,18 @@ def start(
         if made.sweep.search is not None:
             write_best(made, ledger, folder, outcome.population)
     return outcome, mirror
+
+
+def _refuse_missing_data(made: Plan) -> None:
+    if problems := data_problems(made):
+        raise UserError("the data is not ready:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+def _tell_dropped(made: Plan, ledger: Ledger, say: Callable[[str], object]) -> None:
+    from orchestrator.dropped import dropped, told
+
+    if gone := dropped(made, ledger):
+        say(told(gone))
 
 
 def write_best(

@@ -123,13 +123,11 @@ def run_plan(
     if not keep_checkpoints:
         discard(checkpoints, parts.done)  # a driver may have died between a result and its clearing up
     meter = Meter(plan.sweep.budget)
-    elsewhere = len(parts.todo) - len(attempts)
-    outcome = Outcome(reused=parts.reused, elsewhere=elsewhere, failed_before=len(parts.ended))
-    begun, search = len(attempts), None
-    if replan is not None and plan.sweep.search is not None:
+    begun = len(attempts)
+    outcome = Outcome(reused=parts.reused, elsewhere=len(parts.todo) - begun, failed_before=len(parts.ended))
+    search = _search(plan, replan, _Admission(claims, meter, observer, parts.reused), ledger)
+    if search is not None:
         meter.expect(attempts)
-        kind = PopulationRun if plan.sweep.search.scheduler == "pbt" else SearchRun
-        search = kind(plan, replan=replan, ledger=ledger, admit=_Admission(claims, meter, observer, parts.reused))
         attempts = search.watched(attempts)
     if search is None or not search.admitted:
         observer.planned(plan, begun, parts.reused)
@@ -215,6 +213,13 @@ class _Admission:
         self._meter.expect(admitted)
         self._observer.planned(grown, len(grown.ordered()) - self._reused, self._reused)
         return next(iter(admitted), None)
+
+
+def _search(plan: Plan, replan: Replan | None, admit: _Admission, ledger: Ledger) -> SearchRun | PopulationRun | None:
+    if replan is None or plan.sweep.search is None:
+        return None
+    kind = PopulationRun if plan.sweep.search.scheduler == "pbt" else SearchRun
+    return kind(plan, replan=replan, ledger=ledger, admit=admit)
 
 
 def _attempt(arm: Arm, trial: Trial, claim: Claim, checkpoints: Path, cache: Path) -> Attempt:
