@@ -309,7 +309,8 @@ def show_plan(made: Plan, standing: Mapping[str, Any] | None) -> None:
     how = "the control, then the longest" if timed else "as written: times are not known"
     click.echo(f"order: {', '.join(first[:SHOWN])}{', ...' if len(first) > SHOWN else ''} ({how})")
     hours = [f"{estimate[key]} {key.replace('_', '-')}" for key in ("cpu_hours", "gpu_hours") if estimate[key]]
-    click.echo(f"estimate: {', '.join(hours) or 'unknown'} ({'; '.join(estimate['basis'])})")
+    none = "unknown" if estimate["cpu_hours"] is None else "less than 0.0001 device-hours"
+    click.echo(f"estimate: {', '.join(hours) or none} ({'; '.join(estimate['basis'])})")
     if made.search is not None:
         _show_search(made.search)
     if estimate["past_error"] is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ from click.testing import CliRunner
 from rich.console import Console
 from scripted_runs import plan_of
 
-from orchestrator.cli import cli, common
+from orchestrator.cli import cli, common, running
 from orchestrator.cli.display import Progress
 from orchestrator.errors import UserError
 from orchestrator.events import Ended, Started
 from orchestrator.failures import Cause
+from orchestrator.price import Price
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,16 @@ def test_a_plan_into_a_file_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, words, standalone_mode=False)
     assert isinstance(done.exception, UserError)
     assert "is a file: give the folder of a run with --out" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.001, "less than 0.0001 device-hours (x)"), (None, "unknown (x)"), (36.0, "0.04 cpu-hours (x)")],
+)
+def test_an_estimate_that_rounds_to_nothing_is_known(
+    seconds: float | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = plan_of()
+    arms = tuple(replace(arm, price=Price(seconds, None, "x")) for arm in made.arms)
+    running.show_plan(replace(made, arms=arms), None)
+    assert f"estimate: {said}" in capsys.readouterr().out
