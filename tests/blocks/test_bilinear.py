@@ -103,3 +103,14 @@ def test_training_keeps_the_input_and_small_matrices_only() -> None:
     x = given[0]
     assert x is not None
     assert sum(kept.values()) < 1.1 * x.untyped_storage().nbytes()
+
+
+def test_sums_over_many_slabs_lose_nothing_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    for elements in ("_SLAB_ELEMENTS", "_SHARED_SLAB_ELEMENTS"):
+        monkeypatch.setattr(bilinear, elements, 1)  # a slab per channel
+    x = torch.ones(1, 1024, 1, 4, 4, dtype=torch.bfloat16)  # sums of ones end at 256 in bfloat16
+    p, q = (torch.eye(2, dtype=torch.bfloat16).reshape(1, 1, 1, 2, 2).requires_grad_() for _ in range(2))
+    transform_fast(x, p, q, None).sum().backward()
+    assert p.grad is not None
+    assert q.grad is not None
+    assert p.grad.unique().tolist() == q.grad.unique().tolist() == [8 * 1024]

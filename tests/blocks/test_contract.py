@@ -357,9 +357,9 @@ def test_a_wrong_peak_names_what_is_alive():
 
 
 def test_a_name_by_which_no_trial_can_be_rebuilt_is_found(monkeypatch):
-    monkeypatch.setitem(registry._registered, "mine", Broken)
-    told = [finding.message for finding in check_block("mine")]
+    monkeypatch.setitem(registry._registered, "unheard_of", Broken)
+    told = [finding.message for finding in check_block("unheard_of")]
     assert told == [
-        f"block 'mine' is called {Broken.Config.name!r} in its config, which is another block or none: let "
-        f"the config's name be 'mine', or make {Broken.Config.name!r} an entry point of its package"
+        f"block 'unheard_of' is called {Broken.Config.name!r} in its config, which is another block or none: let "
+        f"the config's name be 'unheard_of', or make {Broken.Config.name!r} an entry point of its package"
     ]

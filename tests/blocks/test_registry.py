@@ -53,25 +53,25 @@ def test_names_and_configs_do_not_import_torch():
 
 
 def test_a_decorated_block_is_found_by_name(registered):
-    @register_block("mine")
+    @register_block("unheard_of")
     class Mine(NoBlock):
         Config = BlockConfig
 
-    assert block_type("mine") is Mine
-    assert config_type("mine") is BlockConfig
-    assert "mine" in block_names()
+    assert block_type("unheard_of") is Mine
+    assert config_type("unheard_of") is BlockConfig
+    assert "unheard_of" in block_names()
 
 
 def test_registering_the_same_class_again_is_a_reload(registered):
     first, second = (type("Mine", (NoBlock,), {"__module__": "m", "__qualname__": "Mine"}) for _ in range(2))
-    register_block("mine")(first)
-    register_block("mine")(second)
-    assert block_type("mine") is second
+    register_block("unheard_of")(first)
+    register_block("unheard_of")(second)
+    assert block_type("unheard_of") is second
 
 
-@pytest.mark.parametrize("name", ["nl", "mine"])
+@pytest.mark.parametrize("name", ["nl", "unheard_of"])
 def test_a_taken_name_is_refused(registered, name):
-    register_block("mine")(type("Mine", (NoBlock,), {}))
+    register_block("unheard_of")(type("Mine", (NoBlock,), {}))
     with pytest.raises(ValueError, match=f"block name '{name}' is taken"):
         register_block(name)(type("Other", (NoBlock,), {}))
 
