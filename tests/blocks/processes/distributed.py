@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from blocks import affinity, block_names, block_type, config_type
 from blocks.cases import Case
-from blocks.variants import fitting_shape, variants
+from blocks.variants import fitting_shape, resized, variants
 
 RANKS = 2
 
@@ -22,7 +22,8 @@ def rank(number: int, port: int) -> None:
     affinity._KEEP_SMALL_MAPS = False  # the evaluations of large maps, on maps that are quick
     dist.init_process_group("gloo", rank=number, world_size=RANKS)
     for name in block_names():
-        for config in variants(config_type(name)()):
+        default = config_type(name)()
+        for config in (*variants(default), *resized(default)):
             shape = fitting_shape(config)
             assert shape is not None
             check(Case(block_type(name), config, shape), number)
