@@ -304,6 +304,15 @@ def test_cosine_is_safe_at_zero_vectors(implementation: str, dtype: torch.dtype)
     assert torch.equal(block.attention(x.detach(), (1, 2, 3)), torch.zeros(2, 1, 3, 5, 7, dtype=dtype))
 
 
+@pytest.mark.parametrize("parity", ["depthwise", "masked_grouped"])
+def test_kernels_start_as_wide_as_those_of_the_released_code(parity: str) -> None:
+    """Xavier over its dense groups: fans of 32 and 64 channels times 45 taps, so up to the root of 6 / (96 * 45)."""
+    block = RNL(RNLConfig.parse({"kernel": (3, 3, 5), "parity": parity}), Shape(128, 3, 5, 7))
+    assert isinstance(block.region, RegionConv)
+    widest = float(block.region.kernels().detach().abs().max())
+    assert 0.98 * (6 / (96 * 45)) ** 0.5 < widest <= (6 / (96 * 45)) ** 0.5
+
+
 @pytest.mark.parametrize("choices", CHOICES, ids=str)
 def test_attention_rebuilds_the_output_without_the_whole_map(choices: Choices) -> None:
     shape = Shape(C, 3, 5, 8)  # an odd and an even side: pooling drops a row, and no column
