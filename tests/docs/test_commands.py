@@ -68,7 +68,7 @@ def test_the_commands_of_a_page_run(page: Path, place: Path, monkeypatch: pytest
     for name in ("my_block", "my_workload"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     if "longrange attention runs/quickstart" in " ".join(told):  # names arms, by labels that need the others
-        run("longrange run quickstart --set seeds=1")
+        run("longrange run quickstart --set=seeds=1")
     elif "runs/quickstart" in " ".join(told) and "longrange run quickstart" not in told:
         run("longrange run quickstart")
     if "/data/mine" in " ".join(told):
@@ -86,7 +86,7 @@ def run(command: str) -> None:
     if words[0] == "run":
         words += [*SHORT, *([] if "corners.yaml" in words else ["--set=" + value for value in FEWER_CLIPS])]
         words += ["--set=seeds=1"] if "every-block" in words else []
-        words += ["--only", "block.name=se"] if "quickstart" in words and not {"--only", "seeds=1"} & {*words} else []
+        words += ["--only", "block.name=se"] if "quickstart" in words and not {"--only", "--set=seeds=1"} & {*words} else []
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == 0, (command, result.output, result.exception)
     assert result.output.strip(), command
