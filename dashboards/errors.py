@@ -19,6 +19,10 @@ class NoResults(UserError):
     """The sweep exists, but nothing of it has a result to show yet."""
 
 
+class OtherData(UserError):
+    """Two arms were judged on different data: there is no difference between them to show."""
+
+
 class UnknownChoice(UserError):
     """A metric, cost, column or format that does not exist (or that this sweep did not record)."""
 

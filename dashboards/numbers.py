@@ -17,7 +17,7 @@ from dashboards.analysis import axes, clips, effects, failures, learning, per_cl
 from dashboards.analysis import frontier as pareto
 from dashboards.analysis.arms import summarise
 from dashboards.analysis.equivalence import MARGIN_POINTS, cheaper, equivalent
-from dashboards.analysis.same_data import NO_CONTROL, references
+from dashboards.analysis.same_data import NO_CONTROL, data_of, references
 from dashboards.analysis.values import Scores, joined, scores
 from dashboards.errors import UnknownChoice
 from dashboards.queries import ClipResults, Reader
@@ -121,10 +121,21 @@ class Numbers:
         """Per arm: the arm_id of the one it is compared with, which was judged on the same data; None: with nothing."""
         return pd.Series(references(self.arms), index=self.arms.index, dtype=object)
 
+    @cached_property
+    def data(self) -> pd.Series:
+        """Per arm: the data set and split that its accuracies are of. Those of different data are never compared."""
+        return pd.Series([data_of(spec) for spec in self.arms["spec"]], index=self.arms.index, dtype=object)
+
+    @property
+    def control_data(self) -> str:
+        """The data of the control; without one, of the first arm; empty without arms."""
+        arm = self.control or next(iter(self.arms.index), None)
+        return "" if arm is None else str(self.data[arm])
+
     @property
     def comparable(self) -> pd.Index:
-        """The arms on the control's data; without a control, all."""
-        return self.arms.index if self.control is None else self.arms.index[self.compared_with == self.control]
+        """The arms on the control's data (`control_data`)."""
+        return self.arms.index[self.data == self.control_data]
 
     def states(self) -> dict[str, int]:
         """Number of trials per state, states without trials left out."""
@@ -138,10 +149,10 @@ class Numbers:
     def table(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> pd.DataFrame:
         """One row per arm: configuration, mean and intervals, difference to the control with verdict, costs, standing.
 
-        Columns: label, block, settings, is_control, n, mean, sd, low, high, bootstrap_low, bootstrap_high, min, max,
-        seeds_disagree, at_chance, missing, stopped, waiting, compared_with, pairs, method, difference, diff_low,
-        diff_high, p, p_holm, p_bh, verdict, reason, more_seeds, every cost, probability, standing, dominated_by (see
-        `analysis`). Arms on other data than the control's have no standing.
+        Columns: label, block, settings, is_control, workload, backbone, data, n, mean, sd, low, high, bootstrap_low,
+        bootstrap_high, min, max, seeds_disagree, at_chance, missing, stopped, waiting, compared_with, pairs, method,
+        difference, diff_low, diff_high, p, p_holm, p_bh, verdict, reason, more_seeds, every cost, probability,
+        standing, dominated_by (see `analysis`). Arms on other data than the control's have no standing.
         """
         key = f"{metric}/{cost}"
         if key not in self._tables:
@@ -173,11 +184,20 @@ class Numbers:
         return learning.curves(self.reader.epochs(self.record.id, name))
 
     def families(self) -> dict[str, pd.DataFrame]:
-        """Block name -> design of its arms on the axes that vary among them."""
-        return axes.families(self.arms)
+        """Block name -> design of its arms on the axes that vary among them.
+
+        A block has a family on each data set, since accuracies on different data make no effect: the one on the
+        control's data has the block's name, others are called "BLOCK on DATA".
+        """
+        found: dict[str, pd.DataFrame] = {}
+        for data in dict.fromkeys([self.control_data, *self.data]):
+            place = "" if data == self.control_data else f" on {data}"
+            families = axes.families(self.arms[self.data == data])
+            found |= {f"{block}{place}": design for block, design in families.items()}
+        return found
 
     def effects(self, block: str, metric: str = DEFAULT_METRIC) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Main effects and two-way interactions of one block's axes."""
+        """Main effects and two-way interactions of the axes of one of `families`."""
         design, values = self.design(block), self.scores(metric).values
         return effects.main_effects(design, values), effects.interactions(design, values)
 
@@ -192,7 +212,7 @@ class Numbers:
         return cheaper(equivalent(self.scores(metric).values.loc[self.comparable], best, margin=margin), costs, best)
 
     def by_clip(self, first: str, second: str) -> clips.ClipComparison | None:
-        """Two arms (arm_id or label) on the same clips; None if they share no clips or no seed."""
+        """Two arms (arm_id or label) on the same clips; None if they share no data, clips or seed."""
         pair = self._pair(first, second)
         return clips.compare_clips(pair[1], pair[2]) if pair else None
 
@@ -243,15 +263,15 @@ class Numbers:
         return predictions.frame(found)
 
     def clip_table(self) -> pd.DataFrame:
-        """Every arm against the control on the clips both were evaluated on.
+        """Every arm against the one it is compared with, on the clips both were evaluated on.
 
         Returns:
             Per arm with clips: clips, seeds (number), only_first, only_second, difference, low, high (95 %, points of
             top-1), p (McNemar), p_holm. It is about the networks at hand; verdicts come from seeds (`table`).
         """
         rows = {}
-        for arm in self.arms.index if self.control else []:
-            found = self.by_clip(arm, str(self.control)) if arm != self.control else None
+        for arm, reference in self.compared_with.items():
+            found = self.by_clip(str(arm), reference) if reference not in (None, arm) else None
             if found is not None:
                 rows[arm] = asdict(found) | {"seeds": len(found.seeds)}
         table = pd.DataFrame.from_dict(rows, orient="index", columns=CLIP_COLUMNS)
@@ -279,7 +299,7 @@ class Numbers:
         return str(found[0])
 
     def design(self, block: str) -> pd.DataFrame:
-        """The design of one block's arms: `[arms, axes]` of levels.
+        """The design of one of `families`: `[arms, axes]` of levels.
 
         Raises:
             UnknownChoice: the block has no two arms that differ, with those that have.
@@ -290,7 +310,7 @@ class Numbers:
         return known[block]
 
     def _table(self, values: Scores, cost: metrics.Cost) -> pd.DataFrame:
-        arms = self.arms[["label", "block", "settings", "is_control", "workload", "backbone"]]
+        arms = self.arms[["label", "block", "settings", "is_control", "workload", "backbone"]].assign(data=self.data)
         stopped = self.stopped_early["arm_id"].value_counts().reindex(arms.index, fill_value=0).astype(int)
         counts = {"at_chance": values.at_chance, "missing": values.missing - stopped, "stopped": stopped}
         counts["waiting"] = values.waiting
@@ -318,8 +338,10 @@ class Numbers:
         return compared.drop(columns="sd").rename(columns={"n": "pairs", "low": "diff_low", "high": "diff_high"})
 
     def _pair(self, first: str, second: str) -> tuple[ClipResults, BySeed, BySeed] | None:
-        """The first list of clips that both arms share, and seed -> correct of each."""
+        """The first list of clips that both arms share, and seed -> correct of each; None on different data."""
         ids = self.arm_id(first), self.arm_id(second)
+        if self.data[ids[0]] != self.data[ids[1]]:
+            return None
         for group in self.clip_results:
             here = self.trials.loc[self.trials.index.isin(list(group.correct))]
             one, two = (

@@ -89,6 +89,8 @@ def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_CO
         "answer": answer,
         "progress": sections.progress(sweep),
         "stopped": sections.stopped(sweep),
+        "only": sections.only(sweep),
+        "data_sets": sections.data_sets(sweep),
         "notes": sections.notes(sweep),
         "tiles": sections.tiles(table, answer, found, sweep),
         "rows": sections.rows(table, strips, answer, found),

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from dashboards import frames, metrics, text
 from dashboards.analysis import axes, significance
 from dashboards.analysis.answer import Answer
+from dashboards.analysis.same_data import best_first, of_reference
 from dashboards.figures import frontier, strip
 from dashboards.figures.theme import style
 from dashboards.sweep import Sweep
@@ -68,14 +69,13 @@ def _cost_tile(best: dict[str, Any], control: dict[str, Any]) -> list[tuple[str,
 
 def strips(table: pd.DataFrame, values: pd.DataFrame) -> dict[str, strip.StripInfo]:
     """What each row's dots are drawn from."""
-    control = table.loc[table["is_control"], "mean"]
-    reference = float(control.iloc[0]) if len(control) else float("nan")
+    reference = of_reference(table, "mean")
     seeds = {
         str(arm): tuple(row[np.isfinite(row)].tolist())
         for arm, row in zip(values.index, values.to_numpy(float), strict=True)
     }
     return {
-        arm: strip.StripInfo(row["block"], seeds[arm], row["mean"], row["low"], row["high"], reference)
+        arm: strip.StripInfo(row["block"], seeds[arm], row["mean"], row["low"], row["high"], float(reference[arm]))
         for arm, row in frames.rows(table)
     }
 
@@ -83,8 +83,8 @@ def strips(table: pd.DataFrame, values: pd.DataFrame) -> dict[str, strip.StripIn
 def rows(
     table: pd.DataFrame, strips: dict[str, strip.StripInfo], answer: Answer, metric: metrics.Metric
 ) -> list[dict[str, Any]]:
-    """Best first; arms without a result last. Each with its strip, drawn on the scale of all."""
-    ranked = table.sort_values("mean", ascending=not metric.higher_is_better, na_position="last", kind="stable")
+    """Best first, of each data set. Each with its strip, drawn on the scale of all."""
+    ranked = best_first(table, higher_is_better=metric.higher_is_better)
     scale = strip.bounds(list(strips.values()))
     return [
         row | {"strip": Markup(strip.draw(strips[row["arm_id"]], scale))}  # numbers and a colour only
@@ -94,8 +94,7 @@ def rows(
 
 def said(part: pd.DataFrame, table: pd.DataFrame, answer: Answer, metric: metrics.Metric) -> list[dict[str, Any]]:
     """What is said about some rows of `table`, in their order."""
-    control = table.loc[table["is_control"], "executed_macs"]
-    macs = float(control.iloc[0]) if len(control) else float("nan")
+    macs = of_reference(table, "executed_macs")
     shown = []
     for arm, row in frames.rows(part):
         standing = {
@@ -104,7 +103,7 @@ def said(part: pd.DataFrame, table: pd.DataFrame, answer: Answer, metric: metric
             "leading": arm in answer.leading,
             "control": row["is_control"],
         }
-        shown.append({**_row(row, macs, metric), **standing})
+        shown.append({**_row(row, float(macs[arm]), metric), **standing})
     return shown
 
 
@@ -145,15 +144,15 @@ def _troubles(row: dict[str, Any]) -> list[str]:
 
 
 def families(sweep: Sweep, metric: str, figures: dict[str, go.Figure]) -> list[Family]:
-    """A section per block with several arms; draws their figures into `figures`."""
+    """A section per block with several arms, on each data set; draws their figures into `figures`."""
     found: list[Family] = []
-    for block in sweep.families():
-        arms = sweep.arms.index[sweep.arms["block"] == block]
-        if not sweep.table(metric).loc[arms, "n"].any():
+    for block, design in sweep.families().items():
+        if not sweep.table(metric).loc[design.index, "n"].any():
             continue
         name = f"ablation-{len(found)}"
         figures[name] = sweep.ablation(block, metric)
-        found.append(Family(block, style(block).color, name, _effect_lines(sweep, block, metric)))
+        color = style(str(sweep.arms.loc[design.index[0], "block"])).color
+        found.append(Family(block, color, name, _effect_lines(sweep, block, metric)))
     return found
 
 
@@ -183,9 +182,9 @@ def _interaction(row: dict[str, Any]) -> str:
 
 
 def curves(sweep: Sweep, metric: str, table: pd.DataFrame, answer: Answer) -> go.Figure:
-    """The best arm, the control, and the best arm of each other block."""
+    """The best arm, the control, and the best arm of each other block, on the control's data."""
     better = sweep.metric(metric).higher_is_better
-    ranked = table.dropna(subset="mean").sort_values("mean", ascending=not better, kind="stable")
+    ranked = table.loc[sweep.comparable].dropna(subset="mean").sort_values("mean", ascending=not better, kind="stable")
     first = ranked.drop_duplicates("block").index
     focus = dict.fromkeys([*([answer.best] if answer.best else []), *table.index[table["is_control"]], *first])
     return sweep.curves(metric, list(focus)[:MOST_CURVES], only=True)
@@ -195,6 +194,24 @@ def zoom(sweep: Sweep, metric: str, cost: str) -> str:
     """Axis ranges of the frontier's second view, as JSON; empty where one view is enough."""
     found = frontier.zoom(sweep.frontier_info(metric, cost))
     return json.dumps({"xaxis.range": found[0], "yaxis.range": found[1]}) if found else ""
+
+
+def data_sets(sweep: Sweep) -> str:
+    """How a sweep over several data sets is to be read; empty for one."""
+    arms = sweep.data.value_counts(sort=False)
+    if len(arms) < 2:
+        return ""
+    held = ", ".join(f"{data} ({text.count(int(number), 'arm')})" for data, number in arms.items())
+    return (
+        f"{held}. An accuracy on one says nothing about one on another, so arms are compared on their own data only. "
+        f"The answer, the frontier and the learning curves are of {sweep.control_data}, the control's data; what a "
+        "block's settings do is told for each data set by itself."
+    )
+
+
+def only(sweep: Sweep) -> str:
+    """Which arms a chart is of, to end its lead with; empty where that is all."""
+    return f" Of the arms on {sweep.control_data}, the control's data." if sweep.data.nunique() > 1 else ""
 
 
 def progress(sweep: Sweep) -> str:

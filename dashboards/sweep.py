@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 from dashboards import metrics, tables
 from dashboards.analysis import axes
 from dashboards.analysis import frontier as pareto
-from dashboards.errors import NoResults, UnknownChoice
+from dashboards.analysis.same_data import cannot_compare
+from dashboards.errors import NoResults, OtherData, UnknownChoice
 from dashboards.figures import ablation as draw_ablation
 from dashboards.figures import curves as draw_curves
 from dashboards.figures import effects as draw_effects
@@ -46,14 +47,15 @@ class Sweep(Numbers):
         return draw_frontier.info(table, values, found, price, band, self.arms.loc[here, "spec"])
 
     def ablation(self, block: str, metric: str = DEFAULT_METRIC, theme: Theme = "light") -> go.Figure:
-        """Figure: the arms of one block side by side, with the control's band."""
+        """Figure: the arms of one of `families` side by side, with the band of what they are compared with."""
         return draw_ablation.draw(self.ablation_info(block, metric), theme)
 
     def ablation_info(self, block: str, metric: str = DEFAULT_METRIC) -> draw_ablation.AblationInfo:
         """The numbers of `ablation`."""
         design = self.design(block)
-        table = self.table(metric)
-        kept = table[table.index.isin(design.index) | table["is_control"]]
+        table, control = self.table(metric), self.compared_with[design.index[0]]  # one for all: they share their data
+        kept = table.assign(is_control=table.index == control)
+        kept = kept[kept.index.isin(design.index) | kept["is_control"]]
         names = design.apply(lambda row: ", ".join(axes.short(path, value) for path, value in row.items()), axis=1)
         found = self.metric(metric)
         return draw_ablation.info(kept, self.scores(metric).values, found, names)
@@ -130,17 +132,22 @@ class Sweep(Numbers):
         for axis in (first, second):
             if axis not in design:
                 raise UnknownChoice(f"axis of {block}", axis, list(map(str, design.columns)))
-        return draw_effects.cells(design, self.scores(metric).values, self.metric(metric), block, (first, second))
+        of = str(self.arms.loc[design.index[0], "block"])
+        return draw_effects.cells(design, self.scores(metric).values, self.metric(metric), of, (first, second))
 
     def parallel(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST, theme: Theme = "light") -> go.Figure:
         """Figure: every arm as a line through all axes, cost and result."""
         return draw_parallel.draw(self.parallel_info(metric, cost), theme)
 
     def parallel_info(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> draw_parallel.ParallelInfo:
-        """The numbers of `parallel`."""
+        """The numbers of `parallel`; several data sets are the first axis."""
         price = metrics.find_cost(cost)
         table = self.table(metric, cost).assign(**{cost: metrics.arm_cost(price, self.arms, self.trials)})
-        return draw_parallel.info(axes.design(self.arms), table, self.metric(metric), price)
+        design = axes.design(self.arms)
+        if self.data.nunique() > 1:
+            design = design.drop(columns=["workload.name", "workload.split"], errors="ignore")
+            design.insert(0, "data", self.data)
+        return draw_parallel.info(design, table, self.metric(metric), price)
 
     def stages(self, theme: Theme = "light") -> go.Figure:
         """Figure: executed MACs per stage, backbone and blocks apart."""
@@ -160,9 +167,18 @@ class Sweep(Numbers):
         return draw_per_class.draw(self.class_gains_info(first, second, names), theme)
 
     def class_gains_info(self, first: str, second: str, names: Sequence[str] = ()) -> draw_per_class.PerClassInfo:
-        """The numbers of `class_gains`."""
-        one, two = (self.arms.loc[self.arm_id(arm)] for arm in (first, second))
-        labels, blocks = (str(one["label"]), str(two["label"])), (str(one["block"]), str(two["block"]))
+        """The numbers of `class_gains`.
+
+        Raises:
+            UnknownChoice: there is no such arm.
+            OtherData: the arms were judged on different data.
+        """
+        ids = [self.arm_id(first), self.arm_id(second)]
+        labels, blocks, data = (
+            (str(column[ids[0]]), str(column[ids[1]])) for column in (self.arms["label"], self.arms["block"], self.data)
+        )
+        if data[0] != data[1]:
+            raise OtherData(cannot_compare(*labels, data))
         return draw_per_class.info(self.per_class(first, second), labels, blocks, names)
 
     def save_figure(self, kind: str, path: str | os.PathLike[str], **choices: Any) -> Path:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dashboards import frames
+from dashboards.analysis.same_data import of_reference
 from dashboards.errors import UnknownChoice
 from dashboards.metrics import COSTS, RULE_PREFIX, Cost, Metric, find_cost
 from dashboards.text import MISSING, PREFIXES, number, p_value, settings_line
@@ -21,7 +22,7 @@ DEFAULT_COLUMNS = ("arm", "n", "mean", "difference", "p_holm", "verdict", "execu
 MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 NOTE = (
     "± is half the 95 % t interval over n seeds; differences to {control} are paired by seed, with 95 % intervals; "
-    "p is adjusted by Holm over the table: * < 0.05, ** < 0.01, *** < 0.001; best mean in bold."
+    "p is adjusted by Holm over the table: * < 0.05, ** < 0.01, *** < 0.001; best mean{each} in bold."
 )
 CUT = " Intervals that reach where no value can be, as those of few seeds do, are cut there; beside a mean as [a, b]."
 APART = " Arms on other data are compared with the control's like there, or with nothing."
@@ -96,10 +97,9 @@ def _note(table: pd.DataFrame, control: str, metric: Metric) -> str:
     chance = f" {diverged} diverged, counted at chance level." if diverged else ""
     stopped = int(table["stopped"].sum())
     early = f" {stopped} stopped early by a search, not compared." if stopped else ""
-    apart = table["compared_with"].nunique(dropna=False) > 1
-    return (
-        NOTE.format(control=control) + (CUT if metric.cuts(table) else "") + (APART if apart else "") + chance + early
-    )
+    apart = table["data"].nunique() > 1
+    lead = NOTE.format(control=control, each=" of each data set" if apart else "")
+    return lead + (CUT if metric.cuts(table) else "") + (APART if apart else "") + chance + early
 
 
 def render(info: TableInfo, kind: str) -> str:
@@ -202,12 +202,12 @@ def marks(p_holm: float) -> str:
 
 
 def _mean(table: pd.DataFrame, metric: Metric) -> list[Cell]:
-    best = table["mean"].max() if metric.higher_is_better else table["mean"].min()
+    best = table.groupby("data")["mean"].transform("max" if metric.higher_is_better else "min")
     texts = [
         f"{metric.number(mean)} {metric.spread(mean, low, high)}".rstrip()
         for mean, low, high in zip(table["mean"], table["low"], table["high"], strict=True)
     ]
-    return [Cell(text, bold=mean == best) for text, mean in zip(texts, table["mean"], strict=True)]
+    return [Cell(text, bold=bold) for text, bold in zip(texts, (table["mean"] == best).tolist(), strict=True)]
 
 
 def _difference(table: pd.DataFrame, metric: Metric) -> list[Cell]:
@@ -256,9 +256,8 @@ def _plain(title: str, field: str, show: Callable[[object], str], *, numeric: bo
 
 
 def _ratio(table: pd.DataFrame, _: Metric) -> list[Cell]:
-    control = table.loc[table["is_control"], "executed_macs"]
-    reference = float(control.iloc[0]) if len(control) else float("nan")
-    return [Cell(f"{number(value / reference, 2)} ×" if reference else MISSING) for value in table["executed_macs"]]
+    pairs = zip(table["executed_macs"], of_reference(table, "executed_macs"), strict=True)
+    return [Cell(f"{number(value / reference, 2)} ×" if reference > 0 else MISSING) for value, reference in pairs]
 
 
 def _decimals(digits: int) -> Callable[[object], str]:
@@ -274,6 +273,7 @@ def _failed(table: pd.DataFrame, _: Metric) -> list[Cell]:
 COLUMNS: Mapping[str, _Column] = {
     "arm": _plain("Arm", "label", str, numeric=False),
     "block": _plain("Block", "block", str, numeric=False),
+    "data": _plain("Data", "data", str, numeric=False),
     "settings": _plain("Settings", "settings", lambda value: settings_line(value), numeric=False),  # type: ignore[arg-type]
     "n": _plain("n", "n", str),
     "mean": _Column(lambda _, metric: metric.axis, _mean, ("mean", "low", "high")),

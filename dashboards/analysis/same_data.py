@@ -33,17 +33,40 @@ def references(arms: pd.DataFrame) -> dict[str, str | None]:
         return dict.fromkeys(map(str, arms.index))
     specs: dict[str, Mapping[str, Any]] = {str(arm): spec for arm, spec in arms["spec"].items()}
     control = specs[controls[0]]
-    found: dict[tuple[Any, Any], str | None] = {_data(control): controls[0]}
-    for data in map(_data, specs.values()):
+    found: dict[str, str | None] = {data_of(control): controls[0]}
+    for data in map(data_of, specs.values()):
         if data not in found:
-            like = [arm for arm, spec in specs.items() if _data(spec) == data and spec["block"] == control["block"]]
+            like = [arm for arm, spec in specs.items() if data_of(spec) == data and spec["block"] == control["block"]]
             found[data] = min(like, key=lambda arm: _unlike(specs[arm], control), default=None)
-    return {arm: found[_data(spec)] for arm, spec in specs.items()}
+    return {arm: found[data_of(spec)] for arm, spec in specs.items()}
 
 
-def _data(spec: Mapping[str, Any]) -> tuple[Any, Any]:
+def data_of(spec: Mapping[str, Any]) -> str:
+    """What an arm's accuracies are of, in words: its data set, and which split of it where there are several."""
     workload = spec.get("workload") or {}
-    return workload.get("name"), workload.get("split")
+    name, split = workload.get("name"), workload.get("split")
+    return str(name) if split is None else f"{name} split {split}"
+
+
+def of_reference(table: pd.DataFrame, column: str) -> pd.Series:
+    """Per arm of `Sweep.table`: a number of the arm it is compared with, NaN where there is none."""
+    return table["compared_with"].map(table[column]).astype(float)
+
+
+def best_first(table: pd.DataFrame, *, higher_is_better: bool) -> pd.DataFrame:
+    """Rows of `Sweep.table` by their mean, those without one last; the control's data before others, never mixed."""
+    ranked = table.sort_values("mean", ascending=not higher_is_better, na_position="last", kind="stable")
+    first = [*table.loc[table["is_control"], "data"], *table["data"]]
+    places = {data: at for at, data in enumerate(dict.fromkeys(first))}
+    return ranked.sort_values("data", key=lambda column: column.map(places), kind="stable")
+
+
+def cannot_compare(first: str, second: str, data: tuple[str, str]) -> str:
+    """Why two arms, by label, have no difference."""
+    return (
+        f"{first} was judged on {data[0]}, {second} on {data[1]}: an accuracy on one says nothing about one on the "
+        "other, so they cannot be compared. Choose two arms on the same data."
+    )
 
 
 def _unlike(spec: Mapping[str, Any], control: Mapping[str, Any]) -> tuple[bool, ...]:

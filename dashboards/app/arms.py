@@ -11,6 +11,7 @@ from dash.development.base_component import Component
 
 from dashboards import frames, metrics, sections, text
 from dashboards.analysis.answer import CERTAIN
+from dashboards.analysis.same_data import best_first
 from dashboards.app import parts
 from dashboards.app.store import Held
 from dashboards.app.view import View
@@ -67,8 +68,9 @@ def _ranked(view: View, shown: pd.DataFrame, metric: metrics.Metric) -> pd.DataF
     by = {"": "mean", "cost": "executed_macs", "label": "label"}.get(order)
     if by is None:
         return shown
-    ascending = order != "" or not metric.higher_is_better
-    return shown.sort_values(by, ascending=ascending, na_position="last", kind="stable")
+    if by == "mean":
+        return best_first(shown, higher_is_better=metric.higher_is_better)
+    return shown.sort_values(by, na_position="last", kind="stable")
 
 
 def _texts(view: View, held: Held, table: pd.DataFrame, rows: list[str]) -> dict[str, dict[str, Any]]:
@@ -150,9 +152,9 @@ def details(view: View, held: Held, arm: str, row: dict[str, Any]) -> Component:
     if row["reason"]:
         said["because"] = row["reason"]
     said["frontier"] = row["standing"]
-    control = held.control
+    control = held.compared_with[arm]
     links = []
-    if control and control != arm:
+    if control not in (None, arm):
         against = view.link("/compare", a=arm, b=control, metric=view.one("metric") or None)
         links = [dcc.Link("Compare with the control →", href=against, className="onward")]
     inside = html.Div([html.Div([parts.facts(said), *links]), table], className="sides")

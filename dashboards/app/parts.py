@@ -45,6 +45,11 @@ def notice(title: str, *text: Any, css: str = "") -> Component:
     return html.P([html.B(f"{title} "), *text], className=f"notice {css}".strip(), role="status")
 
 
+def several(data_sets: str) -> list[Component]:
+    """How a sweep over several data sets is to be read (`sections.data_sets`); nothing for one."""
+    return [notice("Several data sets.", data_sets)] if data_sets else []
+
+
 def noted(notes: Sequence[str]) -> list[Component]:
     """What trials noted that a reader must know; nothing where they noted nothing."""
     if not notes:

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from dashboards import text
 from dashboards.analysis.axes import plain
+from dashboards.analysis.same_data import best_first
 from dashboards.figures import theme as themes
 from dashboards.figures.theme import Theme
 from dashboards.metrics import Cost, Metric
@@ -46,7 +47,7 @@ class Coordinate:
 
 @dataclass(frozen=True)
 class ParallelInfo:
-    """Arms with a result, best first, and the axes they run through; `left_out` arms did less well."""
+    """Arms with a result, `best_first`, and the axes they run through; `left_out` are the last of them."""
 
     labels: tuple[str, ...]
     blocks: tuple[str, ...]
@@ -63,7 +64,7 @@ def info(design: pd.DataFrame, table: pd.DataFrame, metric: Metric, cost: Cost) 
         metric: last axis.
         cost: last but one axis.
     """
-    ranked = table[np.isfinite(table["mean"])].sort_values("mean", ascending=not metric.higher_is_better)
+    ranked = best_first(table[np.isfinite(table["mean"])], higher_is_better=metric.higher_is_better)
     shown = ranked.iloc[:MOST_LINES]
     part = design.loc[shown.index].astype(object)
     part = part.where(part.notna(), text.MISSING)

@@ -92,7 +92,7 @@ def draw(kind: str, info: Any, *, theme: Theme = "light", width: str = "column")
 
 
 def _of_block(sweep: Sweep, kind: str, block: str, axes: Sequence[str], metric: str) -> Any:
-    chosen = block or _only(list(sweep.families()))
+    chosen = block or _only(list(sweep.families()), " on the same data" if sweep.data.nunique() > 1 else "")
     if kind == "ablation":
         return sweep.ablation_info(chosen, metric)
     known = list(map(str, sweep.design(chosen).columns))
@@ -121,9 +121,9 @@ def _two_arms(sweep: Sweep, metric: str, given: Sequence[str]) -> tuple[str, str
     return best, control
 
 
-def _only(blocks: Sequence[str]) -> str:
+def _only(blocks: Sequence[str], same: str) -> str:
     if not blocks:
-        raise NoResults("no block of this sweep has two arms that differ in a setting")
+        raise NoResults(f"no block of this sweep has two arms{same} that differ in a setting")
     if len(blocks) > 1:
         raise UserError(f"several blocks of this sweep have several arms: say which block, one of {', '.join(blocks)}")
     return blocks[0]

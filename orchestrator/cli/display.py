@@ -34,6 +34,7 @@ class Progress:
         self._live: Live | None = None
         self._arms: Mapping[str, Arm] = {}
         self._control = ""
+        self._comparable: set[str] = set()
         self._todo = self._reused = 0
         self._seconds: dict[str, float] = {}
         self._running: dict[str, tuple[float, str]] = {}
@@ -54,6 +55,7 @@ class Progress:
         """Start showing."""
         self._arms = {trial.trial_id: arm for arm, trial in plan.ordered()}
         self._control = plan.control.label
+        self._comparable = {arm.label for arm in plan.arms if _data(arm) == _data(plan.control)}
         self._todo, self._reused = todo, reused
         self._seconds = {key: arm.price.seconds or 1.0 for key, arm in self._arms.items()}
         if self._live is not None or self._states or self._running:
@@ -122,9 +124,11 @@ class Progress:
         return " · ".join(parts)
 
     def _best(self) -> str | None:
-        if not self._scores:
+        """Of the arms on the control's data: an accuracy on other data says nothing beside its own."""
+        scores = {label: values for label, values in self._scores.items() if label in self._comparable}
+        if not scores:
             return None
-        label, values = max(self._scores.items(), key=lambda item: mean(item[1]))
+        label, values = max(scores.items(), key=lambda item: mean(item[1]))
         control = self._scores.get(self._control)
         against = f", control {mean(control):.1f}" if control and label != self._control else ""
         return f"best so far {label}: {mean(values):.1f} % (n={len(values)}{against})"
@@ -135,3 +139,9 @@ class Progress:
         ended = sum(work[:done])
         elapsed = time.monotonic() - self._started
         return elapsed * (sum(work) - ended) / ended if ended else None
+
+
+def _data(arm: Arm) -> tuple[str, object]:
+    """The data set and split that an arm is judged on."""
+    workload = arm.spec.workload
+    return workload.name, getattr(workload, "split", None)

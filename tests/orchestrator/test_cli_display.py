@@ -17,6 +17,7 @@ from orchestrator.errors import UserError
 from orchestrator.events import Ended, Started
 from orchestrator.failures import Cause
 from orchestrator.price import Price
+from workloads.progress import Finished
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,22 @@ def test_only_faults_are_failures(state: str, cause: Cause | None, said: str) ->
             progress.event(Started(trial.trial_id, 1, 0.0, "here", "cpu"))
             progress.event(Ended(trial.trial_id, 1, 1.0, state, None, cause))
     assert told.getvalue().strip() == f"4/4 trials · {said}"
+
+
+def test_the_best_so_far_is_of_the_controls_data() -> None:
+    other = {"grid": {"workload": ["scripted:Scripted", "digits"], "block": ["none", "nl"]}}
+    plan = plan_of(axes=other, control={"block": "none"})
+    told = io.StringIO()
+    with Progress(Console(file=told, width=200)) as progress:
+        progress.planned(plan, todo=8, reused=0)
+        for arm, trial in plan.ordered():
+            gain = 90.0 if arm.spec.workload.name == "digits" else 10.0
+            value = gain + (arm.spec.model.block.name == "nl")
+            finished = Finished({"top1_percent": value})
+            progress.event(Ended(trial.trial_id, 1, 1.0, "finished", finished))
+    assert "digits" in {arm.spec.workload.name for arm in plan.arms}
+    assert "best so far nl" in told.getvalue()
+    assert ": 11.0 % (n=2, control 10.0)" in told.getvalue()
 
 
 def test_a_table_of_thousands_of_rows_says_what_a_short_one_says(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from orchestrator.records import schema as s
 
 GROUPS = ((1, 1, 1_900_000), (2, 1, 1_880_000), (4, 1, 1_860_000), (2, 2, 1_880_500), (4, 4, 1_861_000))
 CLASSES, CLIPS, EPOCHS = 10, 300, 4
+DIGITS = {"name": "digits"}
 CAVEAT = "Motion and layout are made up: digits supports no claim about video recognition."
 
 STAGES = {"stem": 400_000, "res2": 500_000, "res3": 400_000, "res4": 320_000, "res5": 0}
@@ -42,7 +43,7 @@ class Arm:
     control: bool = False
     states: dict[int, s.State] = field(default_factory=dict)
     values: dict[int, float | None] = field(default_factory=dict)
-    workload: dict[str, Any] = field(default_factory=lambda: {"name": "digits"})
+    workload: dict[str, Any] = field(default_factory=lambda: dict(DIGITS))
 
 
 TWO = (
@@ -138,6 +139,8 @@ def _arm(session: Session, arm: Arm, position: int) -> None:
     counts = {"params": arm.params, "executed_macs": arm.macs, "profile": profile}
     session.add(s.ArmRow(arm_id=arm_id, spec=spec, **names, **counts))
     settings = {f"block.{key}": value for key, value in arm.block.items()} | {"insertion": arm.insertion}
+    if arm.workload != DIGITS:
+        settings |= {f"workload.{key}": value for key, value in arm.workload.items()}
     session.flush()
     session.add(
         s.SweepArmRow(

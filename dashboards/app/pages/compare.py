@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dashboards import frames, text
 from dashboards.analysis import clips, per_class
+from dashboards.analysis.same_data import cannot_compare
 from dashboards.analysis.significance import ALPHA
 from dashboards.app import attention, paired, parts
 from dashboards.app.store import Held
@@ -33,14 +34,18 @@ def render(view: View) -> list[Component]:
     if len(held.arms) < 2:
         return [*head, parts.empty("Nothing to compare", "This sweep has fewer than two arms.")]
     first, second = _pair(view, held)
+    against = _against(held, first)
     labels = {str(arm): str(label) for arm, label in held.arms["label"].items()}
     controls = parts.toolbar(
-        parts.choice(view, "a", "Arm", labels, _default(view, held)[0], chosen=first),
-        parts.choice(view, "b", "Against", labels, _default(view, held)[1], chosen=second),
+        parts.choice(view, "a", "Arm", labels, _default(view, held), chosen=first),
+        parts.choice(view, "b", "Against", labels, against, chosen=second),
         parts.choice(view, "metric", "Judge by", held.judged_by(view.metric), "top1_percent"),
     )
     if first == second:
         return [*head, controls, parts.empty("The same arm twice", "Choose two different arms.")]
+    if held.data[first] != held.data[second]:
+        why = cannot_compare(labels[first], labels[second], (held.data[first], held.data[second]))
+        return [*head, controls, parts.empty("On different data", why), _configuration(held, first, second)]
     by_clip = held.keep(lambda: _clips(held, first, second), "clips", first, second)
     return [
         *head,
@@ -52,17 +57,21 @@ def render(view: View) -> list[Component]:
     ]
 
 
-def _default(view: View, held: Held) -> tuple[str, str]:
-    arms = [str(arm) for arm in held.arms.index]
-    best = held.answer(view.metric).best
-    second = held.control or arms[0]
-    first = best if best and best != second else next(arm for arm in arms if arm != second)
-    return first, second
+def _default(view: View, held: Held) -> str:
+    """The best arm, or another on the control's data than the control."""
+    best, control = held.answer(view.metric).best, held.control or str(held.arms.index[0])
+    others = [str(arm) for arm in [*held.comparable, *held.arms.index] if arm != control]
+    return best if best and best != control else others[0]
+
+
+def _against(held: Held, first: str) -> str:
+    """What an arm is compared with unless the visitor chooses."""
+    return held.compared_with[first] or held.control or str(held.arms.index[0])
 
 
 def _pair(view: View, held: Held) -> tuple[str, str]:
-    default = _default(view, held)
-    return held.arm_id(view.one("a", default[0])), held.arm_id(view.one("b", default[1]))
+    first = held.arm_id(view.one("a", _default(view, held)))
+    return first, held.arm_id(view.one("b", _against(held, first)))
 
 
 def _by_seed(view: View, held: Held, first: str, second: str) -> Component:

@@ -9,7 +9,7 @@ import pandas as pd
 from dash import html
 from dash.development.base_component import Component
 
-from dashboards import frames, metrics, text
+from dashboards import frames, metrics, sections, text
 from dashboards.analysis import axes, significance
 from dashboards.app import arms, parts
 from dashboards.app.store import Held
@@ -26,12 +26,13 @@ def render(view: View) -> list[Component | None]:
     head = [html.H1("What does each setting do?")]
     families = held.families()
     if not families:
-        text = "No block of this sweep has two arms that differ in a setting, so there is nothing to take apart."
-        return [*head, parts.empty("No effect to show", text)]
+        same = " on the same data" if held.data.nunique() > 1 else ""
+        said = f"No block of this sweep has two arms{same} that differ in a setting, so there is nothing to take apart."
+        return [*head, parts.empty("No effect to show", said)]
     block = view.among("block", list(families), next(iter(families)))
     design = families[block]
     table = held.table(view.metric)
-    controls = [_controls(view, held, families, block, design)]
+    controls = [_controls(view, held, families, block, design), *parts.several(sections.data_sets(held))]
     if not table.loc[design.index, "n"].any():
         return [*head, *controls, parts.empty("No result yet", f"No trial of {block} has ended with a result.")]
     main, pairs = held.keep(lambda: held.effects(block, view.metric), "effects", block, view.metric)

@@ -91,6 +91,7 @@ def _notices(view: View, held: Held) -> list[Component]:
     progress = sections.progress(held)
     if progress:
         found.append(parts.notice("Partial.", progress, " ", html.Code("longrange resume"), " continues it."))
+    found += parts.several(sections.data_sets(held))
     stopped = sections.stopped(held)
     if stopped:
         found.append(parts.notice("Stopped early.", stopped))
@@ -159,7 +160,7 @@ def _frontier(view: View, held: Held, shown: pd.DataFrame) -> list[Component | N
     keep = f"{view.metric} {view.cost} {view.one('zoom')}"
     cut = f"{text.count(left, 'arm')} far from the frontier left out: filter to see them."
     drawn = parts.graph(figure, "frontier", "Accuracy over cost; the numbers are in the table", keep=keep)
-    card = parts.card(drawn, title="What accuracy costs", lead=FRONTIER_LEAD.format(up=up))
+    card = parts.card(drawn, title="What accuracy costs", lead=FRONTIER_LEAD.format(up=up) + sections.only(held))
     return [parts.notice("Not all drawn.", cut) if left else None, card]
 
 
@@ -180,7 +181,8 @@ def _drawable(full: draw_frontier.FrontierInfo, points: list[draw_frontier.Point
 
 def _curves(view: View, held: Held, table: pd.DataFrame) -> Component:
     metric = held.metric(view.metric)
-    ranked = table.dropna(subset="mean").sort_values("mean", ascending=not metric.higher_is_better, kind="stable")
+    here = table.loc[held.comparable]
+    ranked = here.dropna(subset="mean").sort_values("mean", ascending=not metric.higher_is_better, kind="stable")
     first = [*table.index[table["is_control"]], *ranked.drop_duplicates("block").index]
     chosen = [held.arm_id(view.one("arm"))] if view.one("arm") else []
     focus = list(dict.fromkeys([*chosen, *first]))[: sections.MOST_CURVES]
@@ -193,7 +195,7 @@ def _curves(view: View, held: Held, table: pd.DataFrame) -> Component:
     return parts.card(
         parts.graph(figure, "curves", "Learning curves", keep=view.metric),
         title="How they learn",
-        lead="The control and the best arm of each block: mean over seeds, 95 % band.",
+        lead=f"The control and the best arm of each block: mean over seeds, 95 % band.{sections.only(held)}",
     )
 
 

@@ -173,7 +173,7 @@ def test_parallel_axes_put_numbers_in_order_and_keep_the_best_lines() -> None:
     arms = [f"a{i}" for i in range(parallel.MOST_LINES + 10)]
     design = pd.DataFrame({"block.n": [8, 16, 4] + [4] * (len(arms) - 3), "same": 1}, index=arms)
     table = pd.DataFrame({"label": arms, "block": "nl", "mean": np.arange(len(arms), 0, -1.0)}, index=arms)
-    table["executed_macs"] = np.nan
+    table = table.assign(executed_macs=np.nan, data="digits", is_control=False)
     found = parallel.info(design, table, TOP1, find_cost("executed_macs"))
     assert [axis.title for axis in found.coordinates] == ["n", "Top-1 accuracy (%)"]
     assert found.coordinates[0].ticks == {"4": 0.0, "8": 0.5, "16": 1.0}
