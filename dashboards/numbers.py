@@ -161,7 +161,8 @@ class Numbers:
 
     def answer(self, metric: str = DEFAULT_METRIC) -> answers.Answer:
         """The answer in one sentence, with its certainty."""
-        return answers.answer(self.table(metric).loc[self.comparable], self.scores(metric).only(self.comparable))
+        table, here = self.table(metric), self.comparable
+        return answers.answer(table.loc[here], self.scores(metric).only(here), int(table["p"].notna().sum()))
 
     def frontier_table(self, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_COST) -> pd.DataFrame:
         """Cost, mean, probability of being on the frontier and standing per arm on the control's data."""

@@ -37,8 +37,14 @@ class Answer:
     leading: tuple[str, ...] = ()
 
 
-def answer(table: pd.DataFrame, scores: Scores) -> Answer:
-    """Read the answer off a sweep's table (`Sweep.table`)."""
+def answer(table: pd.DataFrame, scores: Scores, comparisons: int | None = None) -> Answer:
+    """Read the answer off a sweep's table (`Sweep.table`).
+
+    Args:
+        table: the arms that may answer.
+        scores: theirs.
+        comparisons: how many Holm's correction is over, if other arms than these were compared too.
+    """
     measured = table[table["n"] > 0]
     if measured.empty:
         return _no_result(table)
@@ -52,10 +58,11 @@ def answer(table: pd.DataFrame, scores: Scores) -> Answer:
     control, others = frames.records(controls)[0], ranked[~ranked["is_control"]]
     if others.empty:
         return Answer(f"Only the control, {control['label']}, has results so far.", "no comparison yet", EMPTY)
+    tested = int(others["p"].notna().sum()) if comparisons is None else comparisons
     better = others[others["verdict"] == BETTER]
     if better.empty:
-        return _nothing_better(others, control, str(controls.index[0]), scores.metric)
-    return _certain(better, others, control, scores)
+        return _nothing_better(others, control, str(controls.index[0]), scores.metric, tested)
+    return _certain(better, others, control, scores, tested)
 
 
 def _no_result(table: pd.DataFrame) -> Answer:
@@ -91,7 +98,9 @@ def leading(scores: Scores, best: str) -> list[str]:
     return [str(arm) for arm in scores.values.index if arm != best and not apart[arm]]
 
 
-def _certain(better: pd.DataFrame, others: pd.DataFrame, control: dict[str, Any], scores: Scores) -> Answer:
+def _certain(
+    better: pd.DataFrame, others: pd.DataFrame, control: dict[str, Any], scores: Scores, tested: int
+) -> Answer:
     best_id, best = str(better.index[0]), frames.records(better)[0]
     # Arms that are not shown to beat the control count too: one of them may even have the higher mean.
     group = [arm for arm in leading(scores, best_id) if arm in others.index]
@@ -107,12 +116,12 @@ def _certain(better: pd.DataFrame, others: pd.DataFrame, control: dict[str, Any]
     else:
         rest = ", and is better than every other arm" if len(others) > 1 else ""
         sentence = f"{best['label']} is best: {gain}{at}{rest}."
-    return Answer(sentence, f"better than {name} {_test(best, others)}", CERTAIN, best_id, tuple(group))
+    return Answer(sentence, f"better than {name} {_test(best, tested)}", CERTAIN, best_id, tuple(group))
 
 
-def _test(arm: dict[str, Any], others: pd.DataFrame) -> str:
+def _test(arm: dict[str, Any], tested: int) -> str:
     """What a verdict rests on: level, test, seeds, correction."""
-    comparisons = count(int(others["p"].notna().sum()), "comparison")
+    comparisons = count(tested, "comparison")
     seeds = count(int(arm["pairs"]), "seed")
     return f"at the {100 * ALPHA:.0f} % level ({arm['method']} test, {seeds}, Holm over {comparisons})"
 
@@ -129,7 +138,9 @@ def _thrifty(better: pd.DataFrame, best: str, scores: Scores) -> str:
     return f", and {label} is as good within {MARGIN_POINTS:g} point for {100 * (1 - ratio):.0f} % fewer"
 
 
-def _nothing_better(others: pd.DataFrame, control: dict[str, Any], control_id: str, metric: Metric) -> Answer:
+def _nothing_better(
+    others: pd.DataFrame, control: dict[str, Any], control_id: str, metric: Metric, tested: int
+) -> Answer:
     first, arm = frames.records(others)[0], str(others.index[0])
     name = control["label"]
     change = f"{first['label']}: {metric.change(first['difference'])}"
@@ -139,7 +150,7 @@ def _nothing_better(others: pd.DataFrame, control: dict[str, Any], control_id: s
     if np.isfinite(first["diff_low"]):
         change += f" {metric.interval(first['diff_low'], first['diff_high'], sign=True)}"
     if (others["verdict"] == WORSE).all():
-        return Answer(f"Nothing pays: every arm is worse than {name}.", _test(first, others), CERTAIN, control_id)
+        return Answer(f"Nothing pays: every arm is worse than {name}.", _test(first, tested), CERTAIN, control_id)
     sentence = f"No arm is shown to be better than {name}; the nearest is {change}."
     more = first["more_seeds"]
     seeds = f"about {count(int(more), 'more seed')} for {first['label']}" if np.isfinite(more) else "more seeds needed"

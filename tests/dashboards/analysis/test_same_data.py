@@ -44,6 +44,7 @@ def test_arms_are_compared_with_the_controls_like_on_their_data(sweep: dashboard
 
 def test_only_arms_on_the_controls_data_answer_and_make_the_frontier(sweep: dashboards.Sweep) -> None:
     assert sweep.answer().sentence.startswith("nl is best: +2")
+    assert "Holm over 2 comparisons" in sweep.answer().certainty, "the correction is over the whole table"
     assert set(sweep.frontier_table().index) == {sweep.arm_id("none"), sweep.arm_id("nl")}
     assert {point.label for point in sweep.frontier_info().points} == {"none", "nl"}
     assert list(sweep.table()["standing"])[2:] == ["unknown"] * 3
