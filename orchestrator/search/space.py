@@ -13,6 +13,7 @@ from workloads.recipes import CHANGEABLE
 
 SEARCH_SEED = 1000  # not among the seeds that a sweep counts from 0: what was selected is not what is compared
 MOST_CORNERS = 64
+OTHER_DATA = ("workload", "workload.name", "workload.split")
 CHANGES = "recipe.changes"  # where a member of a population says how it was changed on its way
 
 
@@ -108,6 +109,16 @@ class Search(Frozen):
     def _population_is_drawn_at_random(cls, given: Any) -> Any:
         is_population = isinstance(given, Mapping) and given.get("scheduler") == "pbt"
         return {"sampler": "random", **given} if is_population else given
+
+    @model_validator(mode="after")
+    def _ranks_on_one_data_set(self) -> Self:
+        wrong = [path for path in self.space if path in OTHER_DATA]
+        if wrong:
+            raise ValueError(
+                f"{wrong[0]} in the space would rank accuracies on different data: search on one data set, or compare "
+                "several with axes"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_be_a_population(self) -> Self:
