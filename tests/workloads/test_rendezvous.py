@@ -44,7 +44,7 @@ def test_gpus_talk_by_nccl_and_processors_by_gloo(monkeypatch: pytest.MonkeyPatc
 
 
 JOINING = """
-import os
+import sys
 import torch
 from torch import distributed
 from workloads.engine_plain import join_group
@@ -52,7 +52,7 @@ from workloads.engine_plain import join_group
 rank = join_group(torch.device("cpu"))
 total = torch.tensor([rank + 1.0])
 distributed.all_reduce(total)
-print(rank, total.item(), flush=True)
+sys.stdout.write(f"{rank} {total.item()}\\n")  # in one piece: both write to one pipe, unbuffered
 distributed.destroy_process_group()
 """
 
