@@ -136,9 +136,10 @@ def _cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every form on the first map, before the default configs on the others."""
     limit = (arguments.memory_gib or _free_gib(arguments.device)) * 2**30
     for where in arguments.maps:
-        batch, shape = MAPS[where]
+        clips, shape = MAPS[where]
         for name in arguments.only:
             default = config_type(name)()
+            batch = max(clips, default.least_clips)
             for config in _forms(default) if where == "res3" else [default]:
                 if config.problems(shape):
                     continue
