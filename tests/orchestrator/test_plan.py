@@ -260,36 +260,6 @@ def test_arms_that_would_share_a_label_are_told_apart_by_their_ids() -> None:
     assert len(set(labels)) == len(labels)
 
 
-@pytest.mark.parametrize(
-    ("path", "says"),
-    [
-        ("block.nmae", "block.nmae: no block has a 'nmae'; did you mean 'name'?"),
-        ("recipe.batchs", "no recipe has a 'batchs'; did you mean 'batch'?"),
-        ("workload.train_clip", "no workload has a 'train_clip'; did you mean 'train_clips'?"),
-        ("backbone.framse", "no backbone has a 'framse'; did you mean 'frames'?"),
-        ("insertion.rse4", "no insertion has a 'rse4'; did you mean 'res4'?"),
-        ("protocol.zzz", "no protocol has a 'zzz'; there are: average, batch, clips, crops, frames, name, size"),
-    ],
-)
-def test_a_misspelt_condition_of_resources_is_no_condition_that_never_holds(path: str, says: str) -> None:
-    found = problems(axes={"grid": {"block": ["nl"]}}, resources=[{"when": {path: 1}, "cpus": 4}, {}])
-    assert len(found) == 1
-    assert found[0].startswith("resources[0].when: ")
-    assert found[0].endswith(says)
-
-
-@pytest.mark.parametrize("path", ["block", "block.kernel", "insertion.res4", "start.path", "recipe.freeze"])
-def test_resources_may_ask_for_what_only_other_arms_have(path: str) -> None:
-    made = plan(axes={"grid": {"block": ["nl"]}}, resources=[{"when": {path: "x"}, "cpus": 4}, {"cpus": 2}])
-    assert {arm.resources.cpus for arm in made.arms} == {2}
-
-
-def test_resources_follow_the_first_rule_that_holds() -> None:
-    rules = [{"when": {"block.heads": 1, "block.name": "nl"}, "cpus": 2}, {"cpus": 4}]
-    made = plan(axes={"grid": {"block": ["nl", "se"]}}, resources=rules)
-    assert [arm.resources.cpus for arm in made.arms] == [4, 2, 4]
-
-
 def fake_profiler(asked: list[ModelSpec]) -> Any:
     def profile(models: Sequence[ModelSpec]) -> list[dict[str, Any]]:
         asked.extend(models)
