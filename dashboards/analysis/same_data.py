@@ -14,12 +14,8 @@ from typing import Any
 import pandas as pd
 
 NO_CONTROL = "on other data than the control, and nothing there to compare it with"
-ALIKE = (
-    "backbone",
-    "recipe",
-    "protocol",
-    "insertion",
-)  # what the control's like should share with it, first things first
+# What the control's like should share with it, first things first.
+ALIKE = ("backbone", "recipe", "protocol", "insertion")
 
 
 def references(arms: pd.DataFrame) -> dict[str, str | None]:
