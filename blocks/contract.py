@@ -24,7 +24,7 @@ from torch import Tensor
 from blocks import signatures
 from blocks.affinity import as_on_large_maps
 from blocks.base import Block
-from blocks.cases import BATCH, Case, lively, trainable
+from blocks.cases import BATCH, Case, lively, seed_torch, trainable
 from blocks.closeness import DTYPES, gap, largest, too_far
 from blocks.configs import BlockConfig, Shape
 from blocks.executed import observe
@@ -371,7 +371,7 @@ def _forward_backward(case: Case, config: BlockConfig, dtype: torch.dtype, train
     """Output and gradients, from the same weights and clips in every dtype."""
     block = case.build(config=config, dtype=torch.float32).to(dtype).train(training)
     x = case.clips(dtype=torch.float32).to(dtype).requires_grad_()
-    torch.manual_seed(2)  # the same dropout
+    seed_torch(2)  # the same dropout
     y = block(x)
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
     named = {"input": x, **trainable(block)}

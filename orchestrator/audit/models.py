@@ -110,9 +110,10 @@ def map_sizes(spec: ModelSpec) -> dict[str, str]:
     import torch
 
     from workloads.backbones.model import build_model
+    from workloads.counting.shapes import ShapesOnly
 
     backbone = spec.backbone
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"), torch.no_grad(), ShapesOnly():
         model = build_model(spec).eval()
         x = torch.empty(1, backbone.channels, backbone.frames, backbone.size, backbone.size)
         sizes = {}

@@ -18,6 +18,7 @@ from workloads.backbones.model import build_model
 from workloads.counting import RULES, UnknownOperation, executed, ops, pieces, profile, three_ways, tracing
 from workloads.counting import cache as disk
 from workloads.counting.rules import module_operations, with_products
+from workloads.counting.shapes import ShapesOnly
 from workloads.spec import ModelSpec
 
 WHOLE_MODELS = [
@@ -52,7 +53,7 @@ def test_a_whole_model_is_the_sum_of_its_parts(
 ) -> None:
     spec = spec_of(backbone, block, insertion)
     priced = profile(spec)
-    with torch.device("meta"):
+    with torch.device("meta"), ShapesOnly():
         model = build_model(by_definition(spec)).eval()
         clip = torch.empty((1, 3, spec.backbone.frames, spec.backbone.size, spec.backbone.size))
     whole = executed.count({"": [model]}, clip, "whole model")[""]

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from tiny_trial import SPEC
 from workloads.engine_deepspeed import deepspeed_config
 from workloads.recipes import Recipe
 
-pytest.importorskip("deepspeed", reason="the extra longrange[deepspeed] is not installed")
+# Only found here: importing it takes a second, of every worker that runs none of these tests too.
+MISSING = "the extra longrange[deepspeed] is not installed"
+pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason=MISSING)
 
 ROOT = Path(__file__).parents[2]
 RECIPE = {"epochs": 2, "batch": 16, "optimizer": "sgd", "lr": 0.05, "schedule": "cosine", "warmup_epochs": 0.5}

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from workloads.counting import ops
 from workloads.counting.pieces import RULES
 from workloads.counting.rules import hooked, module_operations
+from workloads.counting.shapes import returned
 
 
 @dataclass
@@ -124,7 +125,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = returned(func, args, kwargs or {})
         name = func.overloadpacket.__name__
         if name in ops.COUNTED:
             self._product(name, args, out)

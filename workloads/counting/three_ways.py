@@ -25,6 +25,7 @@ from workloads.counting import executed, ops, tracing
 from workloads.counting.executed import Tally
 from workloads.counting.pieces import Piece
 from workloads.counting.rules import with_products
+from workloads.counting.shapes import ShapesOnly
 
 TRACED_MACS, TRACED_ELEMENTS = 100_000_000, 1_000_000
 """The third opinion on a block is asked at full size up to this many MACs (a few milliseconds) and this large a map."""
@@ -81,7 +82,7 @@ def count_head(config: BackboneConfig) -> Piece:
 
 def _on_meta(config: BackboneConfig) -> tuple[Backbone[Any], Tensor]:
     """The network in evaluation mode and a clip for it."""
-    with torch.device("meta"):
+    with torch.device("meta"), ShapesOnly():
         network = config.build().eval()
         clip = torch.empty((1, config.channels, config.frames, config.size, config.size))
     if not isinstance(network, Backbone):

@@ -9,11 +9,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from workloads.backbones.families import PRESETS, C2DConfig, ResNetConfig
 from workloads.backbones.insertion import PLACES, insertion_points, places
+from workloads.counting.shapes import ShapesOnly
 from workloads.registry import parse_backbone
 
 
 def on_meta(config):
-    with torch.device("meta"):
+    with torch.device("meta"), ShapesOnly():
         return config.build().eval(), torch.empty(2, config.channels, config.frames, config.size, config.size)
 
 
@@ -28,7 +29,7 @@ def what_flows(config):
     for stage in config.stages():
         for unit, holder in enumerate(model.units(stage)):
             holder.long_range.register_forward_pre_hook(see(stage, unit))
-    with torch.no_grad():
+    with torch.no_grad(), ShapesOnly():
         for stage, module in model.stage_modules().items():
             x = module(x)
             stages[stage] = tuple(x.shape[1:])
@@ -118,7 +119,7 @@ def test_parameters_and_macs_are_the_published_ones(name):
     model, clip = on_meta(PRESETS[name])
     assert sum(parameter.numel() for parameter in model.parameters()) == params
     if gmacs is not None:
-        with FlopCounterMode(display=False) as counter:
+        with ShapesOnly(), FlopCounterMode(display=False) as counter:
             model(clip[:1])
         assert round(counter.get_total_flops() / 2e9, 3) == gmacs
 
