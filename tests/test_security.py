@@ -39,15 +39,20 @@ def keyword(call: ast.Call, name: str) -> str | None:
     return next((ast.unparse(item.value) for item in call.keywords if item.arg == name), None)
 
 
-def imports(module: str) -> set[str]:
-    """Files that import a module, or names from it."""
+@cache
+def imported() -> set[tuple[str, str]]:
+    """Every top-level package that our sources import: file, package."""
     found = set()
     for file, node in nodes():
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        if any(name.partition(".")[0] == module for name in names):
-            found.add(file)
+        found |= {(file, name.partition(".")[0]) for name in names}
     return found
+
+
+def imports(module: str) -> set[str]:
+    """Files that import a module, or names from it."""
+    return {file for file, name in imported() if name == module}
 
 
 def test_pickle_stays_between_our_own_processes() -> None:

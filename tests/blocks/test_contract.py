@@ -1,4 +1,4 @@
-"""Every registered block keeps the contract, with every choice it has; and the contract notices what is broken."""
+"""Every built-in block keeps the contract, with every choice it has; and the contract notices what is broken."""
 
 import os
 import subprocess
@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blocks import block_names, block_type, config_type, registry, signatures
+from blocks import block_type, config_type, registry, signatures
 from blocks.base import Block, Cost
 from blocks.cases import Case
 from blocks.configs import BlockConfig, NonLocalConfig, SEConfig, Shape
 from blocks.contract import check_block, check_case, report
+from blocks.registry import BUILTIN
 from blocks.variants import fitting_shape, resized, variants
 
 # Compiled and distributed runs start here, in a process of their own and without the shape checks.
@@ -24,7 +25,7 @@ PROCESSES = Path(__file__).parent / "processes"
 
 CASES = [
     Case(block_type(name), config, shape)
-    for name in block_names()
+    for name in BUILTIN
     for config in variants(config_type(name)())
     if (shape := fitting_shape(config))
 ]
@@ -46,7 +47,7 @@ def test_contract(case):
 
 RESIZED = [
     Case(block_type(name), config, shape)
-    for name in block_names()
+    for name in BUILTIN
     for config in resized(config_type(name)())
     if (shape := fitting_shape(config))
 ]
@@ -59,7 +60,7 @@ def test_contract_with_other_numbers(case):
 
 
 def test_every_choice_of_every_block_fits_some_map():
-    for name in block_names():
+    for name in BUILTIN:
         for config in variants(config_type(name)()):
             assert fitting_shape(config), config
 

@@ -178,7 +178,7 @@ def later(seconds: float, action: Callable[[], object]) -> Callable[[], None]:
     return thread.join
 
 
-@pytest.mark.parametrize("at", ["first", "last"])
+@pytest.mark.parametrize("at", ["first", pytest.param("last", marks=pytest.mark.slow)])
 def test_a_restart_of_the_ledgers_server_is_outlived(postgresql: PostgreSQL, tmp_path: Path, at: str) -> None:
     waits: list[Callable[[], None]] = []
     with Ledger.open(postgresql.emptied()) as ledger:
@@ -246,7 +246,9 @@ class Clock:
         return getattr(time, name)
 
 
-@pytest.mark.parametrize("jump", [7200.0, -7200.0], ids=["forward", "backward"])
+@pytest.mark.parametrize(
+    "jump", [pytest.param(7200.0, id="forward", marks=pytest.mark.slow), pytest.param(-7200.0, id="backward")]
+)
 def test_a_clock_that_is_set_while_trials_run_changes_nothing(
     driver: Driver, monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:

@@ -89,7 +89,10 @@ def write(
 ) -> Path:
     """A ledger with one sweep; returns `path`."""
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
-    s.Base.metadata.create_all(engine)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN")  # all tables at once: SQLite waits for the disk after each statement else
+        s.Base.metadata.create_all(connection)
+        connection.commit()
     rng = np.random.default_rng(generator)
     with Session(engine) as session:
         _sweep(session, name)
