@@ -124,7 +124,7 @@ class Numbers:
     @cached_property
     def data(self) -> pd.Series:
         """Per arm: the data set and split that its accuracies are of. Those of different data are never compared."""
-        return pd.Series([data_of(spec) for spec in self.arms["spec"]], index=self.arms.index, dtype=object)
+        return pd.Series(data_of(list(self.arms["spec"])), index=self.arms.index, dtype=object)
 
     @property
     def control_data(self) -> str:

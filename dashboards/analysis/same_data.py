@@ -1,17 +1,20 @@
 """Which arm each arm is compared with: one that was judged on the same data.
 
-A sweep may hold several data sets (a table of a paper does), or several splits of one. An accuracy on one says nothing
-about an accuracy on another, so an arm on other data than the sweep's control is compared with the control's like
-there: the arm that has the control's block and differs least from it otherwise. Where there is none, there is nothing
-to compare it with.
+A sweep may hold several data sets (a table of a paper does), or several splits or draws of one. An accuracy on one
+says nothing about an accuracy on another, so an arm on other data than the sweep's control is compared with the
+control's like there: the arm that has the control's block and differs least from it otherwise. Where there is none,
+there is nothing to compare it with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+
+from orchestrator.judged import JUDGED_ON, judged_on
 
 NO_CONTROL = "on other data than the control, and nothing there to compare it with"
 # What the control's like should share with it, first things first.
@@ -29,19 +32,38 @@ def references(arms: pd.DataFrame) -> dict[str, str | None]:
         return dict.fromkeys(map(str, arms.index))
     specs: dict[str, Mapping[str, Any]] = {str(arm): spec for arm, spec in arms["spec"].items()}
     control = specs[controls[0]]
-    found: dict[str, str | None] = {data_of(control): controls[0]}
-    for data in map(data_of, specs.values()):
-        if data not in found:
-            like = [arm for arm, spec in specs.items() if data_of(spec) == data and spec["block"] == control["block"]]
-            found[data] = min(like, key=lambda arm: _unlike(specs[arm], control), default=None)
-    return {arm: found[data_of(spec)] for arm, spec in specs.items()}
+    data = dict(zip(specs, data_of(list(specs.values())), strict=True))
+    found: dict[str, str | None] = {data[controls[0]]: controls[0]}
+    for each in data.values():
+        if each not in found:
+            like = [arm for arm, spec in specs.items() if data[arm] == each and spec["block"] == control["block"]]
+            found[each] = min(like, key=lambda arm: _unlike(specs[arm], control), default=None)
+    return {arm: found[each] for arm, each in data.items()}
 
 
-def data_of(spec: Mapping[str, Any]) -> str:
-    """What an arm's accuracies are of, in words: its data set, and which split of it where there are several."""
-    workload = spec.get("workload") or {}
-    name, split = workload.get("name"), workload.get("split")
-    return str(name) if split is None else f"{name} split {split}"
+def data_of(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the accuracies of each arm of a sweep are of, in words: the same words where it is the same.
+
+    That is the data set, which split of it where there are several, and what else differs among the arms on it that
+    says which clips are judged: `digits keys=3`.
+    """
+    found = [judged_on(spec.get("workload") or {}) for spec in specs]
+    values: dict[tuple[str, str], set[str]] = {}
+    for judged in found:
+        for name in JUDGED_ON:
+            values.setdefault((str(judged.get("name")), name), set()).add(_written(judged.get(name)))
+
+    def words(judged: Mapping[str, Any]) -> str:
+        data = str(judged.get("name"))
+        split = f" split {judged['split']}" if "split" in judged else ""
+        rest = (name for name in JUDGED_ON if name not in ("name", "split") and len(values[data, name]) > 1)
+        return data + split + "".join(f" {name}={_written(judged.get(name))}" for name in rest)
+
+    return [words(judged) for judged in found]
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def of_reference(table: pd.DataFrame, column: str) -> pd.Series:

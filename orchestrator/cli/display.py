@@ -17,6 +17,7 @@ from rich.text import Text
 from orchestrator.cli.common import span
 from orchestrator.events import AttemptFailed, Ended, Event, Paused, Progressed, Started
 from orchestrator.failures import STOPPED_EARLY, Cause
+from orchestrator.judged import judged_on
 from orchestrator.plan import Arm, Plan
 from workloads.progress import EpochDone
 
@@ -55,7 +56,9 @@ class Progress:
         """Start showing."""
         self._arms = {trial.trial_id: arm for arm, trial in plan.ordered()}
         self._control = plan.control.label
-        self._comparable = {arm.label for arm in plan.arms if _data(arm) == _data(plan.control)}
+        data = {workload: judged_on(workload.to_json()) for workload in {arm.spec.workload for arm in plan.arms}}
+        judged = data[plan.control.spec.workload]
+        self._comparable = {arm.label for arm in plan.arms if data[arm.spec.workload] == judged}
         self._todo, self._reused = todo, reused
         self._seconds = {key: arm.price.seconds or 1.0 for key, arm in self._arms.items()}
         if self._live is not None or self._states or self._running:
@@ -139,9 +142,3 @@ class Progress:
         ended = sum(work[:done])
         elapsed = time.monotonic() - self._started
         return elapsed * (sum(work) - ended) / ended if ended else None
-
-
-def _data(arm: Arm) -> tuple[str, object]:
-    """The data set and split that an arm is judged on."""
-    workload = arm.spec.workload
-    return workload.name, getattr(workload, "split", None)

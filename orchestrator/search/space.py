@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from orchestrator.judged import JUDGED_ON
 from workloads.frozen import Frozen
 from workloads.recipes import CHANGEABLE
 
 SEARCH_SEED = 1000  # not among the seeds that a sweep counts from 0: what was selected is not what is compared
 MOST_CORNERS = 64
-OTHER_DATA = ("workload", "workload.name", "workload.split")
+OTHER_DATA = ("workload", *(f"workload.{name}" for name in JUDGED_ON))
 CHANGES = "recipe.changes"  # where a member of a population says how it was changed on its way
 
 

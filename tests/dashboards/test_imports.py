@@ -13,6 +13,7 @@ FOLDER = Path(dashboards.__file__).parent
 OURS = {"blocks", "workloads", "orchestrator"}
 ALLOWED = {
     "orchestrator.errors",
+    "orchestrator.judged",
     "orchestrator.records.read_only",
     "orchestrator.records.schema",
     "orchestrator.trial",

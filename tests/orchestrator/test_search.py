@@ -53,6 +53,7 @@ def a_sweep(**search: Any) -> Sweep:
         ({"space": {"recipe.lr": {"choice": [1], "uniform": [0, 1]}}}, "search.space.recipe.lr", "exactly one of"),
         ({"space": {"recipi.lr": {"choice": [1]}}}, "search", "did you mean 'recipe'?"),
         ({"space": {"workload.split": {"choice": [1, 2]}}}, "search", "on different data: search on one data set"),
+        ({"space": {"workload.keys": {"choice": [2, 3]}}}, "search", "on different data: search on one data set"),
         ({"space": SPACE, "scheduler": "best"}, "search.scheduler", "'median' or 'pbt', given 'best'"),
         ({"space": SPACE, "seed": 1}, "(file)", "search.seed 1 is among the sweep's seeds"),
     ],

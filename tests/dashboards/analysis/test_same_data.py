@@ -12,7 +12,7 @@ from dashboard_ledgers import DIGITS, Arm, write
 
 import dashboards
 from dashboards import sections
-from dashboards.analysis.same_data import NO_CONTROL, references
+from dashboards.analysis.same_data import NO_CONTROL, data_of, references
 from dashboards.analysis.significance import judge
 from dashboards.errors import OtherData
 
@@ -190,6 +190,39 @@ def test_splits_are_other_data_and_other_settings_of_a_workload_are_not() -> Non
         arms(spec(NONE), spec(NL, workload={"name": "x", "stride": 2}), spec(NL, workload={"name": "x", "split": 2}))
     )
     assert found == {"a": "a", "b": "a", "c": None}
+
+
+def test_settings_that_choose_what_is_judged_make_other_data() -> None:
+    """Three keys are harder than two, whatever the block; training clips and sampling may be ablated."""
+    two, three = {"name": "digits", "keys": 2}, {"name": "digits", "keys": 3}
+    found = references(
+        arms(
+            spec(NONE, workload=two),
+            spec(NL, workload={**two, "train_clips": 100}),
+            spec(NL, workload=three),
+            spec(NONE, workload=three),
+            spec(NL, workload={"name": "folder", "dataset": "mine"}),
+            spec(NONE, workload={"name": "folder", "dataset": "yours"}),
+        )
+    )
+    assert found == {"a": "a", "b": "a", "c": "d", "d": "d", "e": None, "f": "f"}
+
+
+def test_data_is_told_by_what_differs() -> None:
+    def words(*workloads: dict[str, Any]) -> list[str]:
+        return data_of([spec(NL, workload=workload) for workload in workloads])
+
+    mine = {"name": "folder", "dataset": "mine", "splits": ["train", "val"]}
+    assert words(mine, {**mine, "splits": ["few", "val"]}) == ["folder", "folder"]
+    assert words(mine, {**mine, "dataset": "yours"}) == ["folder dataset=mine", "folder dataset=yours"]
+    assert words(mine, {"name": "digits", "keys": 2}) == ["folder", "digits"]
+    drawn = {**mine, "draw_validation": 5, "draw_seed": 0}
+    assert words(drawn, {**drawn, "draw_seed": 1}) == ["folder draw_seed=0", "folder draw_seed=1"]
+    assert words({**mine, "draw_seed": 0}, {**mine, "draw_seed": 1}) == ["folder", "folder"], "nothing is drawn"
+    assert words({"name": "u", "split": 1}, {"name": "u", "split": 2, "annotation": "b"}) == [
+        "u split 1 annotation=null",
+        "u split 2 annotation=b",
+    ]
 
 
 def test_each_arm_may_have_a_control_of_its_own() -> None:
