@@ -181,6 +181,8 @@ def _reason(row: dict[str, Any], tests: int) -> str:
     if row["sd"] == 0:
         same = "no difference" if row["difference"] == 0 else "the same difference"
         return f"{same} for every seed: check that the seed changes the run"
+    if row["difference"] == 0:
+        return "the same mean: the interval holds 0"
     more = row["more_seeds"]
     seeds = f"over {MOST_SEEDS} more seeds" if np.isinf(more) else f"about {count(int(more), 'more seed')}"
     outside = row["low"] > 0 or row["high"] < 0

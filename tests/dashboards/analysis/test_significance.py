@@ -190,3 +190,12 @@ def test_differences_that_only_rounding_tells_apart_are_one_number() -> None:
     row = compare(frame(none=control, arm=arm), "none").loc["arm"]
     assert row["verdict"] == UNDECIDED
     assert "the same difference for every seed" in row["reason"]
+
+
+def test_seeds_that_differ_and_means_that_do_not() -> None:
+    """No number of seeds decides a difference of nothing, and the page must not fail for it."""
+    values = pd.DataFrame([[80.0, 82.0, 84.0], [81.0, 82.0, 83.0]], index=["control", "arm"])
+    row = compare(values, "control").loc["arm"]
+    assert (row["difference"], row["verdict"]) == (0.0, "undecided")
+    assert np.isnan(row["more_seeds"])
+    assert row["reason"] == "the same mean: the interval holds 0"
