@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dashboards import frames, metrics
 from dashboards.analysis import answer as answers
-from dashboards.analysis import axes, clips, effects, failures, learning, per_class, predictions, significance
+from dashboards.analysis import axes, clips, effects, failures, learning, per_class, predictions, significance, splits
 from dashboards.analysis import frontier as pareto
 from dashboards.analysis.arms import summarise
 from dashboards.analysis.equivalence import MARGIN_POINTS, cheaper, equivalent
@@ -26,6 +26,7 @@ from orchestrator.records.schema import State
 DEFAULT_METRIC = "top1_percent"
 DEFAULT_COST = "executed_macs"
 CLIP_COLUMNS = [field.name for field in fields(clips.ClipComparison)]
+DIFFERENCES = {"n": "pairs", "low": "diff_low", "high": "diff_high"}  # of a comparison, in the table
 BySeed = dict[int, NDArray[np.bool_]]
 
 
@@ -158,6 +159,30 @@ class Numbers:
         if key not in self._tables:
             self._tables[key] = self._table(self.scores(metric), metrics.find_cost(cost))
         return self._tables[key].copy()
+
+    def over_splits(self, metric: str = DEFAULT_METRIC) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Arms that differ in the split alone as one row each: `table` of their means, and the means `[rows, seeds]`.
+
+        Both are empty where no sweep over `workload.split` is. Costs are those of the first split; Holm's correction is
+        over these rows; they have no standing. See `analysis.splits`.
+        """
+        members, values = splits.groups(self.arms), self.scores(metric)
+        if not members:
+            return self.table(metric).iloc[:0], values.values.iloc[:0]
+        means = splits.means(values.values, members)
+        single = self.table(metric)
+        table = single.loc[list(members)].assign(probability=np.nan, standing=pareto.UNKNOWN, dominated_by=None)
+        table["label"] = table["label"].map(splits.label)
+        table["data"] = [splits.words(self.arms, arms) for arms in members.values()]
+        table["is_control"] = [bool(single.loc[arms, "is_control"].any()) for arms in members.values()]
+        for name in ("at_chance", "missing", "stopped", "waiting"):
+            table[name] = [int(single.loc[arms, name].sum()) for arms in members.values()]
+        reference = splits.references(members, self.compared_with.to_dict())
+        compared = significance.compare(means, reference, higher_is_better=values.metric.higher_is_better)
+        compared.loc[[first for first, other in reference.items() if other is None], "reason"] = NO_CONTROL
+        found = summarise(means).join(compared.drop(columns="sd").rename(columns=DIFFERENCES))
+        table[found.columns] = found
+        return table.assign(compared_with=pd.Series(reference, dtype=object)), means
 
     def answer(self, metric: str = DEFAULT_METRIC) -> answers.Answer:
         """The answer in one sentence, with its certainty."""
@@ -336,7 +361,7 @@ class Numbers:
             compared[["difference", "low", "high", "p", "p_holm", "p_bh", "more_seeds"]] = float("nan")
         nothing = (values.at_chance > 0) & (values.at_chance == values.values.notna().sum(axis=1))
         compared.loc[nothing & (compared["verdict"] == significance.UNDECIDED), "reason"] = "every trial diverged"
-        return compared.drop(columns="sd").rename(columns={"n": "pairs", "low": "diff_low", "high": "diff_high"})
+        return compared.drop(columns="sd").rename(columns=DIFFERENCES)
 
     def _pair(self, first: str, second: str) -> tuple[ClipResults, BySeed, BySeed] | None:
         """The first list of clips that both arms share, and seed -> correct of each; None on different data."""

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from dashboards import frames, published, sections, tables, text
+from dashboards import frames, metrics, published, sections, tables, text
 from dashboards.figures import strip
 from dashboards.figures.theme import template
 from dashboards.numbers import DEFAULT_COST, DEFAULT_METRIC
@@ -94,7 +94,8 @@ def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_CO
         "notes": sections.notes(sweep),
         "tiles": sections.tiles(table, answer, found, sweep),
         "rows": sections.rows(table, strips, answer, found),
-        "scale": [found.number(end) for end in strip.bounds(list(strips.values()))],
+        "scale": _ends(strips, found),
+        "over_splits": _over_splits(sweep, found),
         "cut": tables.CUT if found.cuts(table) else "",
         "clips": sections.clips(sweep),
         "families": sections.families(sweep, metric, figures),
@@ -114,6 +115,20 @@ def render(sweep: Sweep, *, metric: str = DEFAULT_METRIC, cost: str = DEFAULT_CO
     if sweep.arms["profile"].notna().any():
         figures["stages"] = sweep.stages()
     return fill("report.html", figures, **context)
+
+
+def _ends(strips: dict[str, strip.StripInfo], metric: metrics.Metric) -> list[str]:
+    return [metric.number(end) for end in strip.bounds(list(strips.values()))]
+
+
+def _over_splits(sweep: Sweep, metric: metrics.Metric) -> dict[str, Any]:
+    """The section of the means over splits; empty where there are none."""
+    found = sections.over_splits(sweep, metric.name)
+    if found is None:
+        return {}
+    table, strips = found
+    rows = sections.rows(table, strips, sections.NOBODY, metric)
+    return {"lead": sections.OVER_SPLITS, "rows": rows, "scale": _ends(strips, metric)}
 
 
 def fill(page: str, figures: dict[str, go.Figure], **context: Any) -> str:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from dashboards import frames, metrics, text
 from dashboards.analysis import axes, significance
-from dashboards.analysis.answer import Answer
+from dashboards.analysis.answer import EMPTY, Answer
 from dashboards.analysis.same_data import best_first, of_reference
 from dashboards.figures import frontier, strip
 from dashboards.figures.theme import style
@@ -24,6 +24,11 @@ from orchestrator.records.schema import State
 MOST_CURVES = 10
 MOST_NOTES = 5
 MAY_BE_BEST = "not shown to be worse than the best arm (one-sided paired t tests, Holm)"
+OVER_SPLITS = (
+    "A seed counts once it has finished on every split, with its mean over them: what papers print for data sets with "
+    "several splits. Holm's correction is over this table; the intervals are of seeds, not of splits."
+)
+NOBODY = Answer("", "", EMPTY)  # the answer is about single arms: none of these is marked
 ONE_SEED = "one seed: spread unknown"
 DERIVED = ("caveat", "estimate", "duplicates")  # kept with a sweep, but not part of its file
 
@@ -90,6 +95,12 @@ def rows(
         row | {"strip": Markup(strip.draw(strips[row["arm_id"]], scale))}  # numbers and a colour only
         for row in said(ranked, ranked, answer, metric)
     ]
+
+
+def over_splits(sweep: Sweep, metric: str) -> tuple[pd.DataFrame, dict[str, strip.StripInfo]] | None:
+    """The means over splits and what their dots are drawn from; None where no seed has finished on all splits."""
+    table, means = sweep.over_splits(metric)
+    return (table, strips(table, means)) if table["n"].any() else None
 
 
 def said(part: pd.DataFrame, table: pd.DataFrame, answer: Answer, metric: metrics.Metric) -> list[dict[str, Any]]:

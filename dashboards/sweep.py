@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ class Sweep(Numbers):
         columns: Sequence[str] = tables.DEFAULT_COLUMNS,
         metric: str = DEFAULT_METRIC,
         cost: str = DEFAULT_COST,
+        *,
+        over_splits: bool = False,
     ) -> str:
         """The table as text: `markdown`, `latex`, `csv` or `html`, with the columns asked for.
 
@@ -92,21 +95,26 @@ class Sweep(Numbers):
             columns: of `tables.COLUMNS`, or `published_gflops:RULE`.
             metric: what arms are judged by.
             cost: of the columns about the frontier.
+            over_splits: of the means over the splits of a data set, one row for arms that differ in the split alone.
 
         Raises:
             UnknownChoice: no such format, column, rule, metric or cost.
-            NoResults: nothing has finished.
+            NoResults: nothing has finished, or not on all splits.
         """
-        table = self.table(metric, cost)
+        table = self.over_splits(metric)[0] if over_splits else self.table(metric, cost)
+        if over_splits and table.empty:
+            raise NoResults(f"sweep {self.name!r} has no arms that differ in workload.split alone")
         for name in columns:
             if name.startswith(metrics.RULE_PREFIX):
-                table[name] = metrics.arm_cost(self._rule(name), self.arms, self.trials)
+                table[name] = metrics.arm_cost(self._rule(name), self.arms, self.trials).loc[table.index]
         if not table["n"].any():
+            what = "seed that has finished on every split" if over_splits else "finished trial"
             raise NoResults(
-                f"sweep {self.name!r} has no finished trial with {metric!r} yet ({_spell(self.states())}); "
+                f"sweep {self.name!r} has no {what} with {metric!r} yet ({_spell(self.states())}); "
                 f"wait for it, or `longrange resume RUN`"
             )
-        return tables.render(tables.info(table, self.metric(metric), columns), kind)
+        found = tables.info(table, self.metric(metric), columns)
+        return tables.render(replace(found, note=found.note + tables.OVER_SPLITS) if over_splits else found, kind)
 
     def _rule(self, name: str) -> metrics.Cost:
         known = [f"{metrics.RULE_PREFIX}{rule}" for rule in self.rules]

@@ -26,6 +26,7 @@ NOTE = (
 )
 CUT = " Intervals that reach where no value can be, as those of few seeds do, are cut there; beside a mean as [a, b]."
 APART = " Arms on other data are compared with the control's like there, or with nothing."
+OVER_SPLITS = " A seed's value is its mean over the splits; it counts once it has finished on all of them."
 
 
 @dataclass(frozen=True)

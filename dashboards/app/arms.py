@@ -34,23 +34,44 @@ def table_card(view: View, held: Held, table: pd.DataFrame, shown: pd.DataFrame)
     rows = list(map(str, parts.paged(view, list(ranked.index))))
     strips = held.keep(lambda: sections.strips(table, held.scores(view.metric).values), "strips", view.metric)
     scale = held.keep(lambda: strip.bounds(list(strips.values())), "scale", view.metric)
-    ends = html.Span([html.Span(metric.number(end)) for end in scale], className="ends")
-    head = [
-        "Arm",
-        parts.th(f"{metric.title}, per seed", ends, css="strip"),
-        parts.th(metric.heading("Mean"), number=True),
-    ]
-    difference = [metric.heading("Difference", difference=True), html.Br(), "[95 % CI]"]
-    head += [parts.th("n", number=True), parts.th(*difference, number=True), "Verdict"]
-    head += [parts.th(title, number=True) for title in ("p (Holm)", "Executed MACs", "Params")]
     said = _texts(view, held, table, rows)
     body = [_row(view, arm, said[arm], parts.strip_image(strips[arm], scale)) for arm in rows]
     sort = html.Div(
         [html.Span("Order: "), *(_order(view, name, title) for name, title in ORDERS.items())], className="orders"
     )
     title = "Every arm" if len(shown) == len(table) else f"{len(shown)} of {len(table)} arms"
-    inside = [sort, parts.table(head, body, "Table of arms"), parts.pager(view, len(ranked), "arms")]
+    inside = [sort, parts.table(_head(metric, scale), body, "Table of arms"), parts.pager(view, len(ranked), "arms")]
     return parts.card(*inside, title=title, lead=LEAD)
+
+
+def splits_card(view: View, held: Held) -> Component | None:
+    """Means over the splits, as papers print them; None where no sweep over splits is."""
+    found = held.keep(lambda: sections.over_splits(held, view.metric), "splits", view.metric)
+    if found is None:
+        return None
+    (table, strips), metric = found, held.metric(view.metric)
+    scale = strip.bounds(list(strips.values()))
+    said = sections.said(table, table, sections.NOBODY, metric)
+    body = [
+        _row(view, row["arm_id"], row | {"certain": False}, parts.strip_image(strips[row["arm_id"]], scale))
+        for row in said
+    ]
+    name = "Means over the splits"
+    return parts.card(parts.table(_head(metric, scale), body, name), title=name, lead=sections.OVER_SPLITS)
+
+
+def _head(metric: metrics.Metric, scale: tuple[float, float]) -> list[Any]:
+    ends = html.Span([html.Span(metric.number(end)) for end in scale], className="ends")
+    difference = [metric.heading("Difference", difference=True), html.Br(), "[95 % CI]"]
+    return [
+        "Arm",
+        parts.th(f"{metric.title}, per seed", ends, css="strip"),
+        parts.th(metric.heading("Mean"), number=True),
+        parts.th("n", number=True),
+        parts.th(*difference, number=True),
+        "Verdict",
+        *(parts.th(title, number=True) for title in ("p (Holm)", "Executed MACs", "Params")),
+    ]
 
 
 ORDERS = {"": "best first", "cost": "cheapest first", "label": "by name", "plan": "as planned"}

@@ -53,11 +53,12 @@ def report(folder: Path, output: Path | None, metric: str, cost: str, ledger: st
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(["markdown", "latex", "csv", "html"]), default="markdown")
 @click.option("--columns", help="Comma-separated; `--columns help` lists them.")
+@click.option("--over-splits", is_flag=True, help="Means over the splits of a data set, as papers print them.")
 @metric_option
 @cost_option
 @ledger_option
 @sweep_option
-def table(folder: Path, kind: str, columns: str | None, **options: Any) -> None:
+def table(folder: Path, kind: str, columns: str | None, *, over_splits: bool, **options: Any) -> None:
     """The table of a run for a paper: mean ± interval, difference to the control, verdict, cost.
 
     \b
@@ -71,7 +72,8 @@ def table(folder: Path, kind: str, columns: str | None, **options: Any) -> None:
         return
     chosen = [name.strip() for name in columns.split(",")] if columns else list(tables.DEFAULT_COLUMNS)
     found = opened(folder, options["ledger"], options["sweep"])
-    click.echo(found.text_table(kind, chosen, options["metric"], options["cost"]).rstrip("\n"))
+    said = found.text_table(kind, chosen, options["metric"], options["cost"], over_splits=over_splits)
+    click.echo(said.rstrip("\n"))
 
 
 @click.command()

@@ -46,6 +46,7 @@ def render(view: View) -> list[Component | None]:
         *_frontier(view, held, shown),
         arms.chosen(view, held, table),
         arms.table_card(view, held, table, shown),
+        arms.splits_card(view, held),
         _curves(view, held, table),
     ]
 

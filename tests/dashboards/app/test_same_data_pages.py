@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from components import find
-from dashboard_ledgers import DIGITS, Arm, write
+from components import find, texts
+from dashboard_ledgers import DIGITS, Arm, three_splits, write
 
 from dashboards.app.store import Store
 
@@ -64,3 +64,15 @@ def test_the_table_of_arms_does_not_rank_one_data_set_among_another(store: Store
     content, _ = show(store, "/sweep")
     shown = [button.children for button in find(content, "Button") if "swatched" in (button.className or "")]
     assert shown == ["nl 2", "nl 1", "none 0", "nl easy 2", "nl easy 1", "none easy 0"]
+
+
+def test_the_page_of_a_sweep_over_splits_shows_the_means(show: Show, tmp_path: Path) -> None:
+    content, said = show(write(tmp_path / "ledger.db", three_splits(), seeds=3), "/sweep")
+    assert "Means over the splits" in said
+    tables = [each for each in find(content, "Table") if "pnl" in "".join(texts(each))]
+    assert len(tables) == 2
+    assert "+2.3" in "".join(texts(tables[1]))
+
+
+def test_other_sweeps_have_no_means_over_splits(store: Store, show: Show) -> None:
+    assert "Means over the splits" not in show(store, "/sweep")[1]
