@@ -7,7 +7,8 @@ any moment: `longrange resume` claims what is left, and trials continue from the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +22,10 @@ from orchestrator.planned import data_fingerprint, planned_sweep
 from orchestrator.provenance import driver as driver_facts
 from orchestrator.provenance import working_diff
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.owners import new_owner, release_dead_owners
+from orchestrator.records.owners import enter_alone, new_owner, release_dead_owners
 from orchestrator.records.schema import ENDED, IMMUTABLE, State
 from orchestrator.records.values import Claim
+from orchestrator.search.planning import drawn_before
 from orchestrator.search.population_run import PopulationRun
 from orchestrator.search.run import Replan, SearchRun, stopped_early
 from orchestrator.trial import Trial
@@ -109,43 +111,44 @@ def run_plan(
         replan: of a search: its plan with more configurations (`planner.search_planner`).
 
     Raises:
-        UserError: finished trials ran under other code or data, and nobody said what to do about it.
+        UserError: finished trials ran under other code or data, and nobody said what to do about it; or the plan is a
+            search, and another driver is at it.
         LedgerError: the ledger cannot be written any more.
     """
     started = time.monotonic()
-    code = fingerprints(plan)
-    parts = _parts(plan, ledger, code, retry_failed=retry_failed, reuse_changed=reuse_changed)
-    ledger.record_plan(planned_sweep(plan, code), time.time())
-    owner = _introduced(ledger)
-    release_dead_owners(ledger, plan.sweep.name)
-    claims = _Claims(ledger, owner, checkpoints, cache)
-    attempts = claims.take(parts.todo)
-    if not keep_checkpoints:
-        discard(checkpoints, parts.done)  # a driver may have died between a result and its clearing up
-    meter = Meter(plan.sweep.budget)
-    begun = len(attempts)
-    outcome = Outcome(reused=parts.reused, elsewhere=len(parts.todo) - begun, failed_before=len(parts.ended))
-    search = _search(plan, replan, _Admission(claims, meter, observer, parts.reused), ledger)
-    if search is not None:
-        meter.expect(attempts)
-        attempts = search.watched(attempts)
-    if search is None or not search.admitted:
-        observer.planned(plan, begun, parts.reused)
-    driver = Driver(
-        ledger=ledger,
-        executor=executor,
-        owner=owner,
-        observer=observer,
-        meter=meter,
-        mirror=mirror,
-        search=search,
-        clears=None if keep_checkpoints else checkpoints,
-        asked_to_stop=asked_to_stop,
-    )
-    try:
+    with _introduced(ledger, plan) as owner:
+        known = drawn_before(plan.sweep, ledger)
+        if replan is not None and len(known) > len((plan.search or {})["drawn"]):
+            plan = replan(known)  # another driver has drawn since this one planned
+        code = fingerprints(plan)
+        parts = _parts(plan, ledger, code, retry_failed=retry_failed, reuse_changed=reuse_changed)
+        ledger.record_plan(planned_sweep(plan, code), time.time())
+        release_dead_owners(ledger, plan.sweep.name)
+        claims = _Claims(ledger, owner, checkpoints, cache)
+        attempts = claims.take(parts.todo)
+        if not keep_checkpoints:
+            discard(checkpoints, parts.done)  # a driver may have died between a result and its clearing up
+        meter = Meter(plan.sweep.budget)
+        begun = len(attempts)
+        outcome = Outcome(reused=parts.reused, elsewhere=len(parts.todo) - begun, failed_before=len(parts.ended))
+        search = _search(plan, replan, _Admission(claims, meter, observer, parts.reused), ledger)
+        if search is not None:
+            meter.expect(attempts)
+            attempts = search.watched(attempts)
+        if search is None or not search.admitted:
+            observer.planned(plan, begun, parts.reused)
+        driver = Driver(
+            ledger=ledger,
+            executor=executor,
+            owner=owner,
+            observer=observer,
+            meter=meter,
+            mirror=mirror,
+            search=search,
+            clears=None if keep_checkpoints else checkpoints,
+            asked_to_stop=asked_to_stop,
+        )
         driver.drive(attempts, outcome)
-    finally:
-        ledger.release(owner)
     if isinstance(search, PopulationRun):
         outcome.population = search.generations
     begun += search.admitted + search.left if search is not None else 0
@@ -167,13 +170,30 @@ def _parts(plan: Plan, ledger: Ledger, code: Mapping[str, str], *, retry_failed:
     return parts
 
 
-def _introduced(ledger: Ledger) -> str:
-    """A new owner of trials, whose provenance the ledger knows."""
-    owner = new_owner()
-    ledger.introduce(owner, driver_facts())
+@contextmanager
+def _introduced(ledger: Ledger, plan: Plan) -> Iterator[str]:
+    """A new owner of trials, whose provenance the ledger knows; what it still holds at the end is given back.
+
+    Drivers may share a sweep. A search has one: what it has drawn is one list, and each would write its own.
+    """
+    owner, name = new_owner(), plan.sweep.name
+    if plan.sweep.search is None:
+        ledger.introduce(owner, driver_facts())
+    else:
+        now = time.time()
+        other = enter_alone(ledger, owner, name, driver_facts(), lease_seconds=LEASE_SECONDS, now=now)
+        if other is not None:
+            host, process, *_ = other.split(":")
+            raise UserError(
+                f"another driver is searching for {name!r} (process {process} on {host}), and a search has one: let it "
+                "finish, or `longrange cancel` it; if that machine is gone, try again in a minute"
+            )
     if (diff := working_diff()) is not None:
         ledger.keep_diff(*diff)
-    return owner
+    try:
+        yield owner
+    finally:
+        ledger.release(owner)
 
 
 class _Claims:

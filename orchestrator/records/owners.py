@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
+from sqlalchemy import select
+
+from orchestrator.records.engine import serialize, writing
+from orchestrator.records.schema import LeaseRow
+from orchestrator.records.sql import upsert
 
 if TYPE_CHECKING:
     from orchestrator.records.ledger import Ledger
@@ -47,3 +53,22 @@ def release_dead_owners(ledger: Ledger, sweep: str) -> None:
     for owner in {trial.owner for trial in ledger.trials_of(sweep) if trial.owner}:
         if is_dead(owner):
             ledger.release(owner)
+
+
+def enter_alone(
+    ledger: Ledger, owner: str, sweep: str, facts: Mapping[str, Any], *, lease_seconds: float, now: float
+) -> str | None:
+    """Introduce `owner` as the one driver of a sweep, under a lease; or say who is that already.
+
+    Returns:
+        None, or the other driver, which is alive as far as one can know; then nothing is written.
+    """
+    living = select(LeaseRow.owner, LeaseRow.driver).where(LeaseRow.lease_until >= now)
+    with writing(ledger.engine) as connection:
+        serialize(connection)
+        for other, driver in connection.execute(living).all():
+            if (driver or {}).get("alone_on") == sweep and not is_dead(other):
+                return str(other)
+        entry = {"owner": owner, "lease_until": now + lease_seconds, "driver": {**facts, "alone_on": sweep}}
+        upsert(connection, LeaseRow, [entry])
+    return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NoLedger, SweepError
 from orchestrator.plan import Arm, Plan, Profiler, make_plan
@@ -18,6 +18,9 @@ from orchestrator.search.space import CHANGES, Search
 from orchestrator.sweep import Sweep, parse_sweep
 from orchestrator.trial import canonical_json
 from workloads.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from orchestrator.records.ledger import Ledger
 
 Setting = Mapping[str, Any]
 
@@ -105,10 +108,15 @@ def drawn(sweep: Sweep, ledger: str | Path | None) -> list[Setting]:
 
     try:
         with Ledger.open(ledger, create=False) as opened:
-            known = opened.sweep(sweep.name)
+            return drawn_before(sweep, opened)
     except NoLedger:
         return []
-    if known is None or known.definition.get("search") is None:
+
+
+def drawn_before(sweep: Sweep, ledger: Ledger) -> list[Setting]:
+    """What an earlier run of the same search drew; nothing if it was another search."""
+    known = ledger.sweep(sweep.name)
+    if sweep.search is None or known is None or known.definition.get("search") is None:
         return []
     before = Search.model_validate(known.definition["search"])
     return list(known.definition["drawn"]) if sweep.search.continues(before) else []

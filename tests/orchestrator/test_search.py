@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from search_runs import run
 
 from orchestrator.cli import cli
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, UserError
 from orchestrator.launch import write_best
 from orchestrator.overview import overview
 from orchestrator.paths import RunFolder
@@ -279,6 +279,46 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path,
     more = run(a_sweep(scheduler="asha", configurations=10), ledger, tmp_path)
     assert sum(more.ran.values()) == 2
     assert drawn_settings(ledger)[:8] == settings
+
+
+@pytest.mark.usefixtures("_support_on_path")
+@pytest.mark.parametrize("scheduler", ["asha", "pbt"])
+def test_a_second_driver_of_a_search_is_refused_and_spoils_nothing(
+    tmp_path: Path, ledger: Ledger, scheduler: str
+) -> None:
+    """What was drawn is one list: two drivers would each write theirs over the other's."""
+    space = {"recipe.lr": SPACE["recipe.lr"]}
+    sweep = a_sweep(scheduler=scheduler, space=space, **({"interval": 3} if scheduler == "pbt" else {}))
+    (tmp_path / "alone").mkdir()
+    with Ledger.open(tmp_path / "alone" / "ledger.db") as other:
+        run(sweep, other, tmp_path / "alone")
+        expected = drawn_settings(other)
+    said = []
+
+    def second() -> None:
+        with pytest.raises(UserError) as refused:
+            run(sweep, ledger, tmp_path)
+        said.append(str(refused.value))
+
+    assert run(sweep, ledger, tmp_path, then=second).left == 0
+    assert len(said) >= 10
+    assert all("another driver is searching for 'searched'" in one for one in said)
+    assert drawn_settings(ledger) == expected
+    assert run(sweep, ledger, tmp_path).ran == {}, "the first is over: nobody is refused"
+
+
+@pytest.mark.usefixtures("_support_on_path")
+def test_a_plan_that_is_older_than_the_search_goes_on_from_what_was_drawn(tmp_path: Path, ledger: Ledger) -> None:
+    sweep = a_sweep(scheduler="none", configurations=4)
+    old = plan_sweep(sweep, profiled=False)
+    run(sweep, ledger, tmp_path, kill_after=4)
+    drawn = drawn_settings(ledger)
+    assert 2 <= len(drawn) < 4
+    outcome = run(sweep, ledger, tmp_path, plan=old)
+    assert outcome.left == 0
+    assert drawn_settings(ledger)[: len(drawn)] == drawn
+    assert len(drawn_settings(ledger)) == 4
+    assert len(ledger.trials_of("searched")) == 2 + 4, "what was drawn before did not leave the sweep"
 
 
 @pytest.mark.usefixtures("_support_on_path")

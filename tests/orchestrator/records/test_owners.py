@@ -1,12 +1,18 @@
 """Names of processes: only a process that surely ended is taken for dead."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from ledger_rows import rows
 
 from orchestrator.records import owners
-from orchestrator.records.owners import is_dead, new_owner
+from orchestrator.records.ledger import Ledger
+from orchestrator.records.owners import enter_alone, is_dead, new_owner
+from orchestrator.records.schema import LeaseRow
 
 
 def ended_owner() -> str:
@@ -44,3 +50,40 @@ def test_nothing_is_known_of_a_process_that_shares_the_host_name_only(
 @pytest.mark.parametrize("owner", ["", "somebody", "host:1", ":::", "host:x:1.0:abc", "host:1:soon:abc:def"])
 def test_a_name_of_another_form_is_not_dead(owner: str) -> None:
     assert not is_dead(owner)
+
+
+def entered(ledger: Ledger, owner: str, sweep: str = "searched", now: float = 100.0) -> str | None:
+    return enter_alone(ledger, owner, sweep, {"host": "here"}, lease_seconds=60.0, now=now)
+
+
+def test_one_driver_is_alone_until_it_leaves_or_its_lease_ends(ledger: Ledger) -> None:
+    first, second, third = new_owner(), new_owner(), new_owner()
+    assert entered(ledger, first) is None
+    assert entered(ledger, second, now=159.0) == first
+    assert entered(ledger, second, sweep="another") is None, "other sweeps are free"
+    ledger.renew(first, 60.0, 150.0)
+    assert entered(ledger, third, now=200.0) == first
+    ledger.release(first)
+    assert entered(ledger, third, now=200.0) is None
+    assert entered(ledger, first, now=261.0) is None, "the third said nothing for a minute"
+
+
+def test_who_died_on_this_machine_is_in_nobodys_way(ledger: Ledger) -> None:
+    assert entered(ledger, ended_owner()) is None
+    assert entered(ledger, new_owner()) is None
+
+
+def test_of_drivers_that_come_at_once_one_enters(ledger: Ledger) -> None:
+    owners = [new_owner() for _ in range(6)]
+    with ThreadPoolExecutor(len(owners)) as pool:
+        said = list(pool.map(lambda owner: entered(ledger, owner), owners))
+    assert said.count(None) == 1
+    assert set(said) == {None, owners[said.index(None)]}
+
+
+def test_who_enters_is_known_to_the_ledger(ledger: Ledger) -> None:
+    owner = new_owner()
+    entered(ledger, owner)
+    assert ledger.drivers(now=150.0) == {owner}
+    (row,) = rows(ledger, LeaseRow)
+    assert row["driver"] == {"host": "here", "alone_on": "searched"}
