@@ -173,13 +173,14 @@ class Numbers:
         single = self.table(metric)
         table = single.loc[list(members)].assign(probability=np.nan, standing=pareto.UNKNOWN, dominated_by=None)
         table["label"] = table["label"].map(splits.label)
-        table["data"] = [splits.words(self.arms, arms) for arms in members.values()]
+        table["data"] = splits.words(self.arms, members)
         table["is_control"] = [bool(single.loc[arms, "is_control"].any()) for arms in members.values()]
         for name in ("at_chance", "missing", "stopped", "waiting"):
             table[name] = [int(single.loc[arms, name].sum()) for arms in members.values()]
         reference = splits.references(members, self.compared_with.to_dict())
         compared = significance.compare(means, reference, higher_is_better=values.metric.higher_is_better)
-        compared.loc[[first for first, other in reference.items() if other is None], "reason"] = NO_CONTROL
+        alone = [first for first, other in reference.items() if other is None]
+        compared.loc[alone, "reason"] = NO_CONTROL if self.control is not None else "no control to compare with"
         found = summarise(means).join(compared.drop(columns="sd").rename(columns=DIFFERENCES))
         table[found.columns] = found
         return table.assign(compared_with=pd.Series(reference, dtype=object)), means

@@ -103,7 +103,7 @@ class Sweep(Numbers):
         """
         table = self.over_splits(metric)[0] if over_splits else self.table(metric, cost)
         if over_splits and table.empty:
-            raise NoResults(f"sweep {self.name!r} has no arms that differ in workload.split alone")
+            raise NoResults(f"sweep {self.name!r} has no arms on every split that differ in workload.split alone")
         for name in columns:
             if name.startswith(metrics.RULE_PREFIX):
                 table[name] = metrics.arm_cost(self._rule(name), self.arms, self.trials).loc[table.index]

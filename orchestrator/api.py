@@ -39,6 +39,7 @@ from orchestrator.overview import Overview, overview
 from orchestrator.paths import CancelFile, RunFolder
 from orchestrator.plan import Plan
 from orchestrator.records.ledger import Ledger
+from orchestrator.search.planning import refuse_second_driver
 from orchestrator.sweep import Sweep
 
 if TYPE_CHECKING:  # mlflow is imported when a mirror is made
@@ -154,6 +155,7 @@ def run(
         "keep_checkpoints": keep_checkpoints,
         "notify": notify,
     }
+    refuse_second_driver(made.sweep, settings["ledger"] or folder.ledger)
     remember(folder, settings)
     return _start(made, folder, settings, observer, retry_failed=retry_failed)
 

@@ -38,6 +38,17 @@ class SweepError(UserError):
         super().__init__(f"{source}: {count}\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
+class AnotherDriver(UserError):
+    """Somebody else drives what only one may drive."""
+
+    def __init__(self, sweep: str, owner: str) -> None:
+        host, process, *_ = [*owner.split(":"), "?"]
+        super().__init__(
+            f"another driver is searching for {sweep!r} (process {process} on {host}), and a search has one: let it "
+            "finish, or `longrange cancel` it; if that machine is gone, try again in a minute"
+        )
+
+
 class LedgerError(LongrangeError):
     """The ledger cannot be opened or written: locked, full disk, unreachable server."""
 

@@ -23,9 +23,9 @@ def judged_on(workload: Mapping[str, Any]) -> dict[str, Any]:
         workload: its config as JSON, complete or not.
     """
     found = {name: workload[name] for name in JUDGED_ON if workload.get(name) is not None}
-    for pair in ("splits", "annotation"):  # one for training, one for validation
-        if isinstance(found.get(pair), list | tuple):
-            found[pair] = found[pair][-1]
+    for name in ("splits", "annotation"):
+        if isinstance(found.get(name), list | tuple) and len(found[name]) == 2:
+            found[name] = found[name][1]  # the first is for training
     if not found.keys() & {"draw_classes", "draw_validation"}:
         found.pop("draw_seed", None)
     return found

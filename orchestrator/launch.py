@@ -24,6 +24,7 @@ from orchestrator.mirror_process import MirrorProcess
 from orchestrator.paths import CancelFile, RunFolder
 from orchestrator.plan import Plan
 from orchestrator.planner import plan_sweep, search_planner
+from orchestrator.search.planning import refuse_second_driver
 from orchestrator.sweep import Sweep, parse_sweep, shipped_sweeps
 
 if TYPE_CHECKING:  # numpy and the database, which planning can do without
@@ -213,6 +214,7 @@ def start(
     from orchestrator.records.ledger import Ledger
     from orchestrator.run import run_plan
 
+    refuse_second_driver(made.sweep, settings["ledger"] or folder.ledger)
     _refuse_missing_data(made)
     cancelled = CancelFile(folder.cancel)  # from here on: who asks while Ray starts is heard too
     paths.write_text(folder.plan, json.dumps(made.to_json(), indent=2, sort_keys=True) + "\n")

@@ -22,7 +22,7 @@ from orchestrator.planned import data_fingerprint, planned_sweep
 from orchestrator.provenance import driver as driver_facts
 from orchestrator.provenance import working_diff
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.owners import enter_alone, new_owner, release_dead_owners
+from orchestrator.records.owners import enter_alone, new_owner, release_dead_owners, stay_alone
 from orchestrator.records.schema import ENDED, IMMUTABLE, State
 from orchestrator.records.values import Claim
 from orchestrator.search.planning import drawn_before
@@ -111,15 +111,13 @@ def run_plan(
         replan: of a search: its plan with more configurations (`planner.search_planner`).
 
     Raises:
-        UserError: finished trials ran under other code or data, and nobody said what to do about it; or the plan is a
-            search, and another driver is at it.
+        UserError: finished trials ran under other code or data, and nobody said what to do about it.
+        AnotherDriver: the plan is a search, and somebody is at it.
         LedgerError: the ledger cannot be written any more.
     """
     started = time.monotonic()
     with _introduced(ledger, plan) as owner:
-        known = drawn_before(plan.sweep, ledger)
-        if replan is not None and len(known) > len((plan.search or {})["drawn"]):
-            plan = replan(known)  # another driver has drawn since this one planned
+        plan = _newest(plan, replan, ledger, owner)
         code = fingerprints(plan)
         parts = _parts(plan, ledger, code, retry_failed=retry_failed, reuse_changed=reuse_changed)
         ledger.record_plan(planned_sweep(plan, code), time.time())
@@ -176,24 +174,28 @@ def _introduced(ledger: Ledger, plan: Plan) -> Iterator[str]:
 
     Drivers may share a sweep. A search has one: what it has drawn is one list, and each would write its own.
     """
-    owner, name = new_owner(), plan.sweep.name
+    owner, facts = new_owner(), driver_facts()
     if plan.sweep.search is None:
-        ledger.introduce(owner, driver_facts())
+        ledger.introduce(owner, facts)
     else:
-        now = time.time()
-        other = enter_alone(ledger, owner, name, driver_facts(), lease_seconds=LEASE_SECONDS, now=now)
-        if other is not None:
-            host, process, *_ = other.split(":")
-            raise UserError(
-                f"another driver is searching for {name!r} (process {process} on {host}), and a search has one: let it "
-                "finish, or `longrange cancel` it; if that machine is gone, try again in a minute"
-            )
-    if (diff := working_diff()) is not None:
-        ledger.keep_diff(*diff)
+        enter_alone(ledger, owner, plan.sweep.name, facts, lease_seconds=LEASE_SECONDS, now=time.time())
     try:
+        if (diff := working_diff()) is not None:
+            ledger.keep_diff(*diff)
         yield owner
     finally:
         ledger.release(owner)
+
+
+def _newest(plan: Plan, replan: Replan | None, ledger: Ledger, owner: str) -> Plan:
+    """The plan, with what another driver of the search has drawn since this one planned."""
+    if replan is None or plan.search is None:
+        return plan
+    known = drawn_before(plan.sweep, ledger)
+    if len(known) > len(plan.search["drawn"]):
+        plan = replan(known)
+    stay_alone(ledger, owner, plan.sweep.name, lease_seconds=LEASE_SECONDS, now=time.time())  # that may have lasted
+    return plan
 
 
 class _Claims:
@@ -201,13 +203,13 @@ class _Claims:
 
     def __init__(self, ledger: Ledger, owner: str, checkpoints: Path, cache: Path) -> None:
         self.ledger = ledger
-        self._owner = owner
+        self.owner = owner
         self._checkpoints = checkpoints
         self._cache = cache
 
     def take(self, pairs: Sequence[tuple[Arm, Trial]]) -> list[Attempt]:
         """Those that nobody else holds."""
-        claims = self.ledger.claim([trial.trial_id for _, trial in pairs], self._owner, LEASE_SECONDS, time.time())
+        claims = self.ledger.claim([trial.trial_id for _, trial in pairs], self.owner, LEASE_SECONDS, time.time())
         mine = {claim.trial_id: claim for claim in claims}
         return [
             _attempt(arm, trial, mine[trial.trial_id], self._checkpoints, self._cache)
@@ -226,8 +228,9 @@ class _Admission:
         self._reused = reused
 
     def __call__(self, grown: Plan, arm: Arm | None) -> Attempt | None:
-        ledger = self._claims.ledger
-        ledger.record_plan(planned_sweep(grown, fingerprints(grown)), time.time())
+        ledger, now = self._claims.ledger, time.time()
+        stay_alone(ledger, self._claims.owner, grown.sweep.name, lease_seconds=LEASE_SECONDS, now=now)
+        ledger.record_plan(planned_sweep(grown, fingerprints(grown)), now)
         left = [] if arm is None else [pair for pair in split(grown, ledger, {}).todo if pair[0] is arm]
         admitted = self._claims.take(left)
         self._meter.expect(admitted)

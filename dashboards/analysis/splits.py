@@ -14,6 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from dashboards.analysis.same_data import data_of
+from orchestrator.judged import judged_on
+
 
 def groups(arms: pd.DataFrame) -> dict[str, list[str]]:
     """First arm_id of a group -> all of them, in the plan's order; nothing where no arms differ in the split alone.
@@ -21,19 +24,18 @@ def groups(arms: pd.DataFrame) -> dict[str, list[str]]:
     Args:
         arms: with `spec`.
     """
-    if len({str((spec.get("workload") or {}).get("split")) for spec in arms["spec"]}) < 2:
+    if len({str(_split(spec)) for spec in arms["spec"]}) < 2:
         return {}  # almost every sweep
     found: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
     data: dict[str, str] = {}
-    for arm, spec in zip(map(str, arms.index), arms["spec"], strict=True):
-        workload = dict(spec.get("workload") or {})
-        splits[arm] = str(workload.pop("split", None))
-        data[arm] = json.dumps(workload, sort_keys=True)
-        found.setdefault(json.dumps({**spec, "workload": workload}, sort_keys=True), []).append(arm)
     every: dict[str, set[str]] = {}
-    for arm, split in splits.items():
-        every.setdefault(data[arm], set()).add(split)
+    for arm, spec in zip(map(str, arms.index), arms["spec"], strict=True):
+        rest = _without_split(spec)
+        splits[arm] = str(_split(spec))
+        data[arm] = json.dumps(judged_on(rest["workload"]), sort_keys=True)
+        every.setdefault(data[arm], set()).add(splits[arm])
+        found.setdefault(json.dumps(rest, sort_keys=True), []).append(arm)
     whole = (members for members in found.values() if {splits[arm] for arm in members} == every[data[members[0]]])
     return {members[0]: members for members in whole if len(members) > 1}
 
@@ -59,7 +61,20 @@ def label(text: str) -> str:
     return re.sub(r"\s*\bworkload\.split=\S+", "", text)
 
 
-def words(arms: pd.DataFrame, members: Sequence[str]) -> str:
-    """The data of a group: `ucf101, mean of splits 1, 2, 3`."""
-    workloads = [spec["workload"] for spec in arms.loc[list(members), "spec"]]
-    return f"{workloads[0]['name']}, mean of splits {', '.join(str(each['split']) for each in workloads)}"
+def words(arms: pd.DataFrame, members: Mapping[str, Sequence[str]]) -> list[str]:
+    """The data of each group: `ucf101, mean of splits 1, 2, 3`."""
+    data = data_of([_without_split(spec) for spec in arms.loc[list(members), "spec"]])
+    splits = [sorted({_split(spec) for spec in arms.loc[list(each), "spec"]}, key=_order) for each in members.values()]
+    return [f"{name}, mean of splits {', '.join(map(str, each))}" for name, each in zip(data, splits, strict=True)]
+
+
+def _split(spec: Mapping[str, Any]) -> Any:
+    return (spec.get("workload") or {}).get("split")
+
+
+def _without_split(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {**spec, "workload": {key: value for key, value in (spec.get("workload") or {}).items() if key != "split"}}
+
+
+def _order(split: Any) -> tuple[bool, Any]:
+    return (isinstance(split, str), split)

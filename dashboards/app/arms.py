@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,13 +52,16 @@ def splits_card(view: View, held: Held) -> Component | None:
         return None
     (table, strips), metric = found, held.metric(view.metric)
     scale = strip.bounds(list(strips.values()))
-    said = sections.said(table, table, sections.NOBODY, metric)
-    body = [
-        _row(view, row["arm_id"], row | {"certain": False}, parts.strip_image(strips[row["arm_id"]], scale))
-        for row in said
-    ]
-    name = "Means over the splits"
-    return parts.card(parts.table(_head(metric, scale), body, name), title=name, lead=sections.OVER_SPLITS)
+    ranked = best_first(table, higher_is_better=metric.higher_is_better)
+    body = []
+    for row in sections.said(ranked[: parts.PAGE_ROWS], table, sections.NOBODY, metric):
+        name = html.Span([parts.swatch(table.loc[row["arm_id"], "block"]), row["label"]])
+        marks = [parts.tag("control")] if row["control"] else []
+        body.append(html.Tr(_cells(name, marks, row, parts.strip_image(strips[row["arm_id"]], scale))))
+    more = [f"The best {len(body)} of {len(table)}; all: ", html.Code("longrange table --over-splits")]
+    rest = html.P(more, className="small") if len(body) < len(table) else None
+    title = "Means over the splits"
+    return parts.card(parts.table(_head(metric, scale), body, title), rest, title=title, lead=sections.OVER_SPLITS)
 
 
 def _head(metric: metrics.Metric, scale: tuple[float, float]) -> list[Any]:
@@ -117,10 +121,15 @@ def _row(view: View, arm: str, row: dict[str, Any], seeds: Component) -> Compone
         style={"borderLeftColor": row["color"]},
         **{"data-choose": arm},
     )
+    return html.Tr(_cells(name, marks, row, seeds), className=css or None)
+
+
+def _cells(name: Component, marks: Sequence[Component], row: dict[str, Any], seeds: Component) -> list[Component]:
+    """What `sections.said` says about a row, below the titles of `_head`."""
     troubles = [html.Small(trouble, className="trouble") for trouble in row["troubles"]]
     why = [html.Small(row["reason"])] if row["verdict"] == "undecided" else []
     span = [html.Small(row["span"])] if row["span"] != text.MISSING else []
-    cells = [
+    return [
         parts.td(name, *marks, *troubles, css="arm"),
         parts.td(seeds),
         parts.td(f"{row['mean']} ", html.Small(row["half"]), number=True),
@@ -131,7 +140,6 @@ def _row(view: View, arm: str, row: dict[str, Any], seeds: Component) -> Compone
         parts.td(f"{row['macs']} ", html.Small(row["ratio"]), number=True),
         parts.td(row["params"], number=True),
     ]
-    return html.Tr(cells, className=css or None)
 
 
 def chosen(view: View, held: Held, table: pd.DataFrame) -> Component | None:

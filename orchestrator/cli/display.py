@@ -56,9 +56,10 @@ class Progress:
         """Start showing."""
         self._arms = {trial.trial_id: arm for arm, trial in plan.ordered()}
         self._control = plan.control.label
-        data = {workload: judged_on(workload.to_json()) for workload in {arm.spec.workload for arm in plan.arms}}
-        judged = data[plan.control.spec.workload]
-        self._comparable = {arm.label for arm in plan.arms if data[arm.spec.workload] == judged}
+        judged = judged_on(plan.control.spec.workload.to_json())
+        same = {id(arm.spec.workload): arm.spec.workload for arm in plan.arms}  # few, and not all can be hashed
+        here = {key for key, workload in same.items() if judged_on(workload.to_json()) == judged}
+        self._comparable = {arm.label for arm in plan.arms if id(arm.spec.workload) in here}
         self._todo, self._reused = todo, reused
         self._seconds = {key: arm.price.seconds or 1.0 for key, arm in self._arms.items()}
         if self._live is not None or self._states or self._running:

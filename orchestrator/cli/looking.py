@@ -53,7 +53,11 @@ def report(folder: Path, output: Path | None, metric: str, cost: str, ledger: st
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(["markdown", "latex", "csv", "html"]), default="markdown")
 @click.option("--columns", help="Comma-separated; `--columns help` lists them.")
-@click.option("--over-splits", is_flag=True, help="Means over the splits of a data set, as papers print them.")
+@click.option(
+    "--over-splits",
+    is_flag=True,
+    help="Means over the splits of a data set, as papers print them; no frontier, so no --cost.",
+)
 @metric_option
 @cost_option
 @ledger_option

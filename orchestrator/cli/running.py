@@ -26,6 +26,7 @@ from orchestrator.launch import (
 )
 from orchestrator.paths import RunFolder
 from orchestrator.plan import Plan
+from orchestrator.search.planning import refuse_second_driver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,6 +156,7 @@ def run(sweep: str, overrides: tuple[str, ...], only: tuple[str, ...], out: Path
     same = ("executor", "address", "workers", "ledger", "mlflow", "changed", "notify")
     given = {key: options[key] for key in same}
     settings = cast(Settings, {"sweep": made.sweep.name, "only": list(wanted.only), "keep_checkpoints": keep, **given})
+    refuse_second_driver(made.sweep, settings["ledger"] or folder.ledger)
     remember(folder, settings)
     execute(
         made, folder, settings, retry_failed=options["retry_failed"], quiet=options["quiet"], as_json=options["as_json"]

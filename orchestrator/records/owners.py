@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
-from orchestrator.records.engine import serialize, writing
+from orchestrator.errors import AnotherDriver
+from orchestrator.records.engine import reading, serialize, writing
 from orchestrator.records.schema import LeaseRow
 from orchestrator.records.sql import upsert
 
 if TYPE_CHECKING:
     from orchestrator.records.ledger import Ledger
+
+ALONE_ON = "alone_on"  # among a driver's facts: the sweep that it alone drives
 
 
 def new_owner() -> str:
@@ -55,20 +58,51 @@ def release_dead_owners(ledger: Ledger, sweep: str) -> None:
             ledger.release(owner)
 
 
+def alone_on(ledger: Ledger, sweep: str, now: float) -> str | None:
+    """The living driver that is alone on a sweep, as far as one can know: see `is_dead`."""
+    with reading(ledger.engine) as connection:
+        return _living(_alone(connection, sweep), now)
+
+
 def enter_alone(
     ledger: Ledger, owner: str, sweep: str, facts: Mapping[str, Any], *, lease_seconds: float, now: float
-) -> str | None:
-    """Introduce `owner` as the one driver of a sweep, under a lease; or say who is that already.
+) -> None:
+    """Introduce `owner` as the one driver of a sweep, under a lease. Who was it before and lives still has lost that.
 
-    Returns:
-        None, or the other driver, which is alive as far as one can know; then nothing is written.
+    Raises:
+        AnotherDriver: there is one; nothing is written.
     """
-    living = select(LeaseRow.owner, LeaseRow.driver).where(LeaseRow.lease_until >= now)
     with writing(ledger.engine) as connection:
         serialize(connection)
-        for other, driver in connection.execute(living).all():
-            if (driver or {}).get("alone_on") == sweep and not is_dead(other):
-                return str(other)
-        entry = {"owner": owner, "lease_until": now + lease_seconds, "driver": {**facts, "alone_on": sweep}}
-        upsert(connection, LeaseRow, [entry])
-    return None
+        others = _alone(connection, sweep)
+        living = _living(others, now)
+        if living is not None:
+            raise AnotherDriver(sweep, living)
+        lost = [{**row, "driver": {**row["driver"], ALONE_ON: None}} for row in others]
+        entry = {"owner": owner, "lease_until": now + lease_seconds, "driver": {**facts, ALONE_ON: sweep}}
+        upsert(connection, LeaseRow, [*lost, entry])
+
+
+def stay_alone(ledger: Ledger, owner: str, sweep: str, *, lease_seconds: float, now: float) -> None:
+    """Renew the lease of the one driver of a sweep.
+
+    Raises:
+        AnotherDriver: another has entered since, after this one slept for longer than its lease.
+    """
+    with writing(ledger.engine) as connection:
+        serialize(connection)
+        alone = {row["owner"] for row in _alone(connection, sweep)}
+        if owner not in alone:
+            raise AnotherDriver(sweep, min(alone, default=""))
+        upsert(connection, LeaseRow, [{"owner": owner, "lease_until": now + lease_seconds}])
+
+
+def _alone(connection: Connection, sweep: str) -> list[dict[str, Any]]:
+    """Leases of the drivers that entered a sweep alone and have not lost it, ended ones too."""
+    rows = connection.execute(select(LeaseRow.owner, LeaseRow.lease_until, LeaseRow.driver)).mappings()
+    return [dict(row) for row in rows if (row["driver"] or {}).get(ALONE_ON) == sweep]
+
+
+def _living(rows: Iterable[Mapping[str, Any]], now: float) -> str | None:
+    living = (str(row["owner"]) for row in rows if row["lease_until"] >= now and not is_dead(row["owner"]))
+    return next(living, None)

@@ -6,12 +6,16 @@ A search grows its plan while it runs: every configuration drawn is planned as a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import NoLedger, SweepError
+from pydantic import ValidationError
+
+from orchestrator.errors import AnotherDriver, NoLedger, SweepError
 from orchestrator.plan import Arm, Plan, Profiler, make_plan
 from orchestrator.price import Pricer
 from orchestrator.search.space import CHANGES, Search
@@ -118,8 +122,28 @@ def drawn_before(sweep: Sweep, ledger: Ledger) -> list[Setting]:
     known = ledger.sweep(sweep.name)
     if sweep.search is None or known is None or known.definition.get("search") is None:
         return []
-    before = Search.model_validate(known.definition["search"])
+    try:
+        before = Search.model_validate(known.definition["search"])
+    except ValidationError:  # an older version allowed it: whatever it was, it is not this search
+        return []
     return list(known.definition["drawn"]) if sweep.search.continues(before) else []
+
+
+def refuse_second_driver(sweep: Sweep, ledger: str | Path) -> None:
+    """See that a search has no driver, before anything in its run folder changes; `run_plan` makes sure.
+
+    Raises:
+        AnotherDriver: it has one.
+    """
+    if sweep.search is None:
+        return
+    from orchestrator.records.ledger import Ledger
+    from orchestrator.records.owners import alone_on
+
+    with suppress(NoLedger), Ledger.open(ledger, create=False) as opened:
+        other = alone_on(opened, sweep.name, time.time())
+        if other is not None:
+            raise AnotherDriver(sweep.name, other)
 
 
 def epochs_of(plan: Plan) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
+from scripted import Scripted
 from scripted_runs import plan_of
 
 from orchestrator.cli import cli, common, running
@@ -89,3 +90,16 @@ def test_an_estimate_that_rounds_to_nothing_is_known(
     arms = tuple(replace(arm, price=Price(seconds, None, "x")) for arm in made.arms)
     running.show_plan(replace(made, arms=arms), None)
     assert f"estimate: {said}" in capsys.readouterr().out
+
+
+def test_workloads_of_others_may_hold_what_cannot_be_hashed() -> None:
+    class Listed(Scripted):
+        files: list[str]
+
+    plan = plan_of()
+    for arm in plan.arms:
+        object.__setattr__(arm.spec, "workload", Listed(files=["a"]))
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(plan.control.spec.workload)
+    with Progress(Console(file=io.StringIO())) as progress:
+        progress.planned(plan, todo=4, reused=0)

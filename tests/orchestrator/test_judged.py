@@ -33,6 +33,10 @@ def test_every_setting_of_a_workload_is_on_one_side(name: str) -> None:
             {"name": "folder", "annotation": "list.csv", "draw_classes": 5, "draw_seed": 0},
             {"name": "folder", "annotation": "list.csv", "draw_classes": 5, "draw_seed": 0},
         ),
+        (
+            {"name": "mine", "splits": [], "annotation": ["a", "b", "c"]},
+            {"name": "mine", "splits": [], "annotation": ["a", "b", "c"]},
+        ),
         ({}, {}),
     ],
 )

@@ -15,12 +15,14 @@ from click.testing import CliRunner
 from search_runs import run
 
 from orchestrator.cli import cli
-from orchestrator.errors import SweepError, UserError
+from orchestrator.errors import AnotherDriver, SweepError
 from orchestrator.launch import write_best
 from orchestrator.overview import overview
 from orchestrator.paths import RunFolder
 from orchestrator.planner import plan_sweep
 from orchestrator.records.ledger import Ledger
+from orchestrator.records.owners import enter_alone, new_owner
+from orchestrator.search.planning import drawn
 from orchestrator.search.proposals import Past, Proposals
 from orchestrator.search.space import Search
 from orchestrator.sweep import Sweep, parse_sweep
@@ -296,7 +298,7 @@ def test_a_second_driver_of_a_search_is_refused_and_spoils_nothing(
     said = []
 
     def second() -> None:
-        with pytest.raises(UserError) as refused:
+        with pytest.raises(AnotherDriver) as refused:
             run(sweep, ledger, tmp_path)
         said.append(str(refused.value))
 
@@ -305,6 +307,50 @@ def test_a_second_driver_of_a_search_is_refused_and_spoils_nothing(
     assert all("another driver is searching for 'searched'" in one for one in said)
     assert drawn_settings(ledger) == expected
     assert run(sweep, ledger, tmp_path).ran == {}, "the first is over: nobody is refused"
+
+
+@pytest.mark.usefixtures("_support_on_path")
+def test_a_driver_that_has_lost_its_search_draws_no_more(tmp_path: Path, ledger: Ledger) -> None:
+    """As after a laptop's sleep: its lease ended, and another driver entered."""
+    drawn_by_then = []
+
+    def sleep() -> None:
+        if not drawn_by_then and drawn_settings(ledger):
+            for owner in ledger.drivers(time.time()):
+                ledger.release(owner)
+            enter_alone(ledger, new_owner(), "searched", {}, lease_seconds=60.0, now=time.time())
+            drawn_by_then.extend(drawn_settings(ledger))
+
+    with pytest.raises(AnotherDriver):
+        run(a_sweep(scheduler="none"), ledger, tmp_path, then=sleep)
+    assert drawn_settings(ledger) == drawn_by_then
+
+
+@pytest.mark.usefixtures("_support_on_path")
+def test_a_command_that_is_refused_leaves_the_run_folder_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(yaml.safe_dump(a_sweep(configurations=1).to_json()))
+    words = ["run", "s.yaml", "--out", "run", "--executor", "inline", "--mlflow", "off", "--quiet"]
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    before = {path.name: path.read_bytes() for path in Path("run").glob("*.json")}
+    with Ledger.open(Path("run") / "ledger.db") as ledger:
+        enter_alone(ledger, new_owner(), "searched", {}, lease_seconds=60.0, now=time.time())
+    for more in (["--workers", "7", "--set", "search.configurations=3"], []):
+        refused = CliRunner().invoke(cli, [*words, *more])
+        assert isinstance(refused.exception, AnotherDriver)
+    assert {path.name: path.read_bytes() for path in Path("run").glob("*.json")} == before
+
+
+@pytest.mark.usefixtures("_support_on_path")
+def test_what_an_older_version_searched_is_another_search(tmp_path: Path, ledger: Ledger) -> None:
+    """It may have allowed a space that is refused now."""
+    run(a_sweep(configurations=1), ledger, tmp_path)
+    with sqlite3.connect(tmp_path / "ledger.db") as database:
+        old = "replace(definition, 'recipe.lr', 'workload.keys')"
+        database.execute(f"update sweeps set definition = {old}")
+    assert drawn(a_sweep(configurations=1), tmp_path / "ledger.db") == []
 
 
 @pytest.mark.usefixtures("_support_on_path")

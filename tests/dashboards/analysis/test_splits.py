@@ -55,6 +55,31 @@ def test_a_group_that_lacks_a_split_of_the_others_is_left_out(tmp_path: Path) ->
     assert list(table["label"]) == ["none", "nl"]
 
 
+def test_means_over_other_splits_are_not_compared(tmp_path: Path) -> None:
+    """Settings that may be ablated make no other data: an arm with one of them needs every split, too."""
+    dense = [
+        Arm(f"nl dense {split}", NL, {}, 90.0, 0.1, 1, workload={"name": "ucf101", "split": split, "sampling": "dense"})
+        for split in (1, 2)
+    ]
+    table, _ = opened(tmp_path, [*three_splits(), *dense]).over_splits()
+    assert list(table["label"]) == ["none", "nl", "pnl"]
+
+
+def test_other_lists_are_other_data_and_are_told_apart(tmp_path: Path) -> None:
+    lists = [
+        Arm(f"{name} {path} {split}", {"name": name}, {}, 50.0, 0.1, 1, workload=workload)
+        for path in ("x", "y")
+        for split in (2, 1)
+        for name in ("none", "nl")
+        for workload in [{"name": "ucf101", "split": split, "annotation": path}]
+    ]
+    lists[0].control = True
+    table, _ = opened(tmp_path, lists).over_splits()
+    x, y = (f"ucf101 annotation={path}, mean of splits 1, 2" for path in "xy")
+    assert list(table["data"]) == [x, x, y, y], "sorted, however the plan has them"
+    assert list(table["verdict"] == "control") == [True, False, True, False]
+
+
 def test_without_the_control_on_every_split_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
     written = [arm for arm in three_splits() if arm.label != "none workload.split=2"]
     table, _ = opened(tmp_path, written).over_splits()
@@ -76,7 +101,7 @@ def test_other_sweeps_have_no_such_rows(tmp_path: Path) -> None:
     table, means = sweep.over_splits()
     assert table.empty
     assert means.empty
-    with pytest.raises(NoResults, match=r"no arms that differ in workload\.split alone"):
+    with pytest.raises(NoResults, match=r"no arms on every split that differ in workload\.split alone"):
         sweep.text_table(over_splits=True)
     assert splits.groups(sweep.arms) == {}
     assert "Means over the splits" not in report(sweep, tmp_path)
